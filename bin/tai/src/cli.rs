@@ -1,0 +1,110 @@
+//! The command line.
+//!
+//! Owns: names of subcommands, exit codes, and the two ways to print. Refuses to know: what the
+//! subcommands do.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Nothing is wrong.
+pub(crate) const EXIT_OK: u8 = 0;
+/// The command ran and the answer is no: a ledger that does not verify, a start that failed.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// The command could not run as asked: arguments, settings, files.
+pub(crate) const EXIT_USAGE: u8 = 2;
+
+/// Governed multi-tenant service with receipts that anyone can verify.
+#[derive(Parser)]
+#[command(name = "tai", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Settings file; `tai.toml` in the working directory is read when it exists.
+    #[arg(long, global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// What to do; `serve` when left out.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the service.
+    Serve,
+    /// Show every setting, where its value comes from, and stop.
+    Check,
+    /// Work on the receipt ledger.
+    #[command(subcommand)]
+    Ledger(Ledger),
+}
+
+/// Verbs on the ledger. None of them edits history.
+#[derive(Subcommand)]
+pub(crate) enum Ledger {
+    /// Recompute every hash and report the four verdicts. Works while the service runs.
+    Verify(Verify),
+    /// Write all receipts, or those of one stream, as JSON Lines. Works while the service runs.
+    Export(Export),
+    /// Copy the ledger to a new directory. Works while the service runs.
+    Backup {
+        /// The directory to create.
+        to: PathBuf,
+    },
+    /// Put a verified backup in place. What is there is moved aside, never deleted.
+    Restore {
+        /// A directory that `backup` wrote.
+        from: PathBuf,
+    },
+    /// Examine the files and the projections.
+    Doctor {
+        /// Rebuild all projections from receipts and drop all snapshots. The service must be
+        /// stopped.
+        #[arg(long)]
+        rebuild: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// Check a file that `export` wrote instead of the ledger.
+    #[arg(long)]
+    pub(crate) export: Option<PathBuf>,
+    /// Only one stream: a tenant id, or a system stream such as `_ops`.
+    #[arg(long, conflicts_with = "export")]
+    pub(crate) stream: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The file to write; standard output when left out.
+    #[arg(long)]
+    pub(crate) to: Option<PathBuf>,
+    /// Only one stream: a tenant id, or a system stream such as `_ops`.
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+}
+
+/// Prints one line for the operator. A closed pipe is the reader's choice, not an error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints one line of complaint.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Settings that cannot be used: each mistake by name, none by value.
+pub(crate) fn usage_error(mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        complain(&format!("tai: {mistake}"));
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// A command that failed: the chain of causes on one line.
+pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("tai: {error:#}"));
+    ExitCode::from(EXIT_FAILED)
+}

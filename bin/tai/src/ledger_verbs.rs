@@ -1,0 +1,242 @@
+//! `tai ledger …`: verify, export, backup, restore, doctor.
+//!
+//! Owns: what an operator reads, and exit codes: 0 all is well, 1 it is not. Refuses to know: how
+//! a ledger is stored or checked. No verb edits history.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use engine::clock::SystemClock;
+use ledger::export::{ExportVerifier, LINE_BYTES, Scope, Trailer, header_line, trailer_line};
+use ledger::public::public_bytes;
+use ledger::verify::Verdict;
+use ledger::{Report, Row, StreamHead, Verifier, View};
+use store::Reader;
+use types::{Clock, StreamName};
+
+use crate::cli::{EXIT_FAILED, EXIT_OK, Export, Ledger, Verify, complain, say};
+use crate::fold::Folds;
+
+/// Runs one verb on the ledger in `dir`.
+pub(crate) fn run(verb: Ledger, dir: &Path) -> anyhow::Result<ExitCode> {
+    let well = match verb {
+        Ledger::Verify(arguments) => verify(&arguments, dir)?,
+        Ledger::Export(arguments) => export(&arguments, dir)?,
+        Ledger::Backup { to } => backup(dir, &to)?,
+        Ledger::Restore { from } => restore(&from, dir)?,
+        Ledger::Doctor { rebuild: false } => doctor(dir)?,
+        Ledger::Doctor { rebuild: true } => rebuild(dir)?,
+    };
+    Ok(ExitCode::from(if well { EXIT_OK } else { EXIT_FAILED }))
+}
+
+fn open(dir: &Path) -> anyhow::Result<Reader> {
+    Reader::open(dir).with_context(|| format!("cannot read the ledger in {}", dir.display()))
+}
+
+fn parse_stream(name: Option<&str>) -> anyhow::Result<Option<StreamName>> {
+    name.map(StreamName::parse).transpose().context("--stream is not the name of a stream")
+}
+
+fn verify(arguments: &Verify, dir: &Path) -> anyhow::Result<bool> {
+    let report = match &arguments.export {
+        Some(file) => verify_export(file)?,
+        None => verify_ledger(&open(dir)?, parse_stream(arguments.stream.as_deref())?.as_ref())?,
+    };
+    Ok(tell(&report))
+}
+
+fn verify_ledger(reader: &Reader, stream: Option<&StreamName>) -> anyhow::Result<Report> {
+    let mut verifier = match stream {
+        Some(_) => Verifier::of_stream(reader.ledger()),
+        // The database's own head stands in when the head file is gone: it finds less, since who
+        // cuts the table can cut it too, and `tell` says so.
+        None => Verifier::new(reader.ledger(), reader.head_record().or(Some(reader.table_head()))),
+    };
+    reader.for_each(stream, &mut |row| {
+        verifier.push(row);
+        ControlFlow::Continue(())
+    })?;
+    let mut report = verifier.finish();
+    report.head_checked = stream.is_none() && reader.head_record().is_some();
+    Ok(report)
+}
+
+fn verify_export(file: &Path) -> anyhow::Result<Report> {
+    let cannot = || format!("cannot read {}", file.display());
+    let mut lines = BufReader::new(File::open(file).with_context(cannot)?);
+    let mut line = Vec::new();
+    next_line(&mut lines, &mut line).with_context(cannot)?;
+    let mut verifier = ExportVerifier::new(&line)?;
+    while next_line(&mut lines, &mut line).with_context(cannot)? {
+        verifier.push(&line);
+    }
+    Ok(verifier.finish())
+}
+
+/// Reads one line without its LF; false at the end. No line is longer than the format permits.
+fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> anyhow::Result<bool> {
+    line.clear();
+    let read = from.take(LINE_BYTES as u64 + 1).read_until(b'\n', line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if read > LINE_BYTES {
+        bail!("a line is longer than an export's lines are");
+    }
+    Ok(read > 0)
+}
+
+/// Prints the four verdicts of 002 scenario 10; true when all of them hold.
+fn tell(report: &Report) -> bool {
+    for verdict in Verdict::ALL {
+        match report.findings.iter().find(|finding| finding.verdict == verdict) {
+            None => say(&format!("✓ {}", verdict.sentence())),
+            Some(first) => say(&format!(
+                "✗ {}: {} (stream {}, seq {}, position {})",
+                verdict.sentence(),
+                first.what,
+                first.stream,
+                first.seq,
+                first.pos
+            )),
+        }
+    }
+    if let Some(first) = report.findings.first() {
+        let (stream, seq, total) = (&first.stream, first.seq, report.findings_total);
+        say(&format!("first bad receipt: stream {stream}, seq {seq}; {total} findings in all"));
+    }
+    if !report.head_checked {
+        say("no head record was at hand: a cut tail would not have been found");
+    }
+    let (receipts, streams) = (report.receipts, report.streams);
+    say(&format!("{receipts} receipts in {streams} streams, root {}", report.root));
+    report.intact()
+}
+
+fn export(arguments: &Export, dir: &Path) -> anyhow::Result<bool> {
+    let reader = open(dir)?;
+    let stream = parse_stream(arguments.stream.as_deref())?;
+    match &arguments.to {
+        None => write_export(&reader, stream.as_ref(), io::stdout().lock())?,
+        Some(path) => {
+            let cannot = || format!("cannot write {}", path.display());
+            let file = File::create_new(path).with_context(cannot)?;
+            write_export(&reader, stream.as_ref(), &file).with_context(cannot)?;
+            file.sync_all().with_context(cannot)?;
+        }
+    }
+    Ok(true)
+}
+
+fn write_export(
+    reader: &Reader,
+    stream: Option<&StreamName>,
+    to: impl Write,
+) -> anyhow::Result<()> {
+    let mut to = BufWriter::new(to);
+    let mut head = StreamHead::EMPTY;
+    let mut failed = None;
+    let scope = stream.map_or(Scope::Ledger, |name| Scope::Stream(name.clone()));
+    line(&mut to, &header_line(reader.ledger(), &scope))?;
+    reader.for_each(stream, &mut |row| match write_row(&mut to, row) {
+        Ok(after) => {
+            head = after;
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let trailer = match stream {
+        Some(_) => Trailer::from(&head),
+        None => Trailer::from(&reader.table_head()),
+    };
+    line(&mut to, &trailer_line(&trailer))?;
+    Ok(to.flush()?)
+}
+
+fn write_row(to: &mut impl Write, row: &Row<'_>) -> anyhow::Result<StreamHead> {
+    let place = || format!("stream {} seq {} cannot be exported", row.stream, row.seq);
+    let bytes = public_bytes(row.core, row.hash, row.chain_hash).with_context(place)?;
+    line(to, &bytes)?;
+    let last_at = View::scan(row.core).with_context(place)?.at;
+    Ok(StreamHead { next_seq: row.seq + 1, last_hash: Some(row.hash), last_at })
+}
+
+fn line(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.write_all(b"\n")
+}
+
+fn backup(dir: &Path, to: &Path) -> anyhow::Result<bool> {
+    let head = store::backup(dir, to, &mut |_, _| {})
+        .with_context(|| format!("cannot back the ledger up to {}", to.display()))?;
+    say(&format!("{} receipts copied, root {}", head.size, head.root));
+    // A backup that does not verify is none.
+    Ok(tell(&verify_ledger(&open(to)?, None)?))
+}
+
+fn restore(from: &Path, dir: &Path) -> anyhow::Result<bool> {
+    let source = open(from)?;
+    let report = verify_ledger(&source, None)?;
+    if !tell(&report) || !report.head_checked {
+        complain("tai: the backup does not verify, nothing was changed");
+        return Ok(false);
+    }
+    if let Ok(present) = Reader::open(dir) {
+        let (have, gives) = (present.table_head().size, source.table_head().size);
+        if present.ledger() == source.ledger() && have > gives {
+            say(&format!(
+                "the ledger in place has {have} receipts, the backup {gives}: the rest is only in the copy moved aside"
+            ));
+        }
+    }
+    let label = SystemClock.now().secs().to_string();
+    let replaced = store::restore(from, dir, &label)
+        .with_context(|| format!("cannot restore into {}", dir.display()))?;
+    say(&format!("restored; what was there is in {}", replaced.display()));
+    Ok(true)
+}
+
+fn doctor(dir: &Path) -> anyhow::Result<bool> {
+    let found = store::doctor(dir)
+        .with_context(|| format!("cannot examine the ledger in {}", dir.display()))?;
+    for (table, rows) in &found.rows {
+        say(&format!("{table}: {rows} rows"));
+    }
+    let (database, wal) = (found.database_bytes, found.wal_bytes);
+    say(&format!("database {database} bytes, write-ahead log {wal} bytes"));
+    found.damages.iter().for_each(|damage| say(&format!("✗ {damage}")));
+    found.head_fault.iter().for_each(|fault| say(&format!("✗ {fault}")));
+    for (what, count) in [
+        ("unreadable receipts", found.unreadable),
+        ("wrong idempotency keys", found.keys_wrong),
+        ("wrong unsettled attempts", found.attempts_wrong),
+    ] {
+        say(&format!("{} {what}: {count}", if count == 0 { "✓" } else { "✗" }));
+    }
+    Ok(found.healthy())
+}
+
+fn rebuild(dir: &Path) -> anyhow::Result<bool> {
+    let mut folds = Folds::default();
+    let rebuilt = store::rebuild(dir, &mut folds)
+        .with_context(|| format!("cannot rebuild the projections in {}", dir.display()))?;
+    say(&format!(
+        "{} receipts folded: {} keys, {} unsettled attempts, {} due streams",
+        rebuilt.receipts, rebuilt.keys, rebuilt.attempts, rebuilt.due
+    ));
+    let bad = rebuilt.unreadable + folds.unfolded;
+    if bad > 0 {
+        complain(&format!("tai: {bad} receipts could not be folded"));
+    }
+    Ok(bad == 0)
+}

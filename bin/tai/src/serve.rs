@@ -1,0 +1,211 @@
+//! `tai serve`, as a story: telemetry, store, governors, engine, HTTP last; and back in reverse.
+//!
+//! Owns: the order of start and stop. Refuses to know: how any part works.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use engine::actions::Registry;
+use engine::clock::SystemClock;
+use engine::ports::Store;
+use engine::supervise::{Stop, Worker};
+use engine::{Engine, Options, Parts};
+use gateway::Gateway;
+use governors::Rules;
+use settings::{Backend, LogLevel, Settings, Synchronous};
+use store::SqliteStore;
+use telemetry::LogHandle;
+use telemetry::metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::{EXIT_FAILED, EXIT_OK};
+
+/// How often the log's own losses are brought to the metrics.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the store is asked whether its journal wants folding back.
+const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs the service until it is asked to stop.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+    if !settings.bind_address.is_loopback() {
+        bail!("BIND_ADDRESS: without keys the service runs open and only on a loopback address");
+    }
+    let clock = Arc::new(SystemClock);
+    let log = telemetry::log::init(level(settings.log_level), settings.log_file.as_deref(), clock)?;
+    let log = Arc::new(log);
+    let rules = Arc::new(rules(&settings)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(settings, rules, Arc::clone(&log)));
+    // Reads that still block must not hold the exit up: nothing depends on their answers.
+    runtime.shutdown_background();
+    if let Ok(EXIT_OK) = outcome {
+        tracing::info!(event = "shutdown_complete", "Shutdown complete");
+    }
+    log.flush();
+    outcome.map(ExitCode::from)
+}
+
+async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> anyhow::Result<u8> {
+    let metrics = Arc::new(Metrics::new()?);
+    metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+    let (store, opened, store_workers) = open_store(&settings)?;
+    let relaxed = relaxed(&settings, &metrics);
+    let parts = Parts {
+        store,
+        rules: Arc::clone(&rules),
+        clock: Arc::new(SystemClock),
+        registry: Registry::shipped(),
+        metrics: Arc::clone(&metrics),
+        store_workers,
+    };
+    let mut signals = Signals::new()?;
+    let engine = Engine::start(parts, engine_options(&settings));
+    let observed = (Arc::clone(&metrics), Arc::clone(&log));
+    let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
+    engine.supervisor().start("observability_sup", vec![observer]);
+    for (event, detail) in opened {
+        engine.note(event, detail).await.context("cannot record the start")?;
+    }
+
+    let listener = TcpListener::bind((settings.bind_address, settings.port))
+        .await
+        .with_context(|| format!("PORT: cannot listen on port {}", settings.port))?;
+    let address = listener.local_addr()?;
+    let options = gateway_options(&settings, relaxed);
+    let door = Arc::new(Gateway::new(engine.clone(), rules, metrics, options, address));
+    engine.supervisor().start("tai_http", vec![gateway::worker(door, listener)]);
+    tracing::warn!(event = "open_door", "no keys exist: every local caller may do everything");
+    tracing::info!(event = "listening", address = %address, "listening");
+
+    let exit = tokio::select! {
+        () = signals.asked() => EXIT_OK,
+        () = engine.store_failed() => EXIT_FAILED,
+    };
+    tracing::info!(event = "shutdown", "shutting down");
+    let deadline = Duration::from_millis(settings.graceful_shutdown_ms);
+    engine.supervisor().stop("tai_http").await;
+    engine.supervisor().stop("observability_sup").await;
+    engine.drain(deadline).await;
+    Ok(exit)
+}
+
+/// What an operator sends to stop the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Signals { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+type Notes = Vec<(&'static str, String)>;
+
+/// The store, what there is to record about its opening, and the workers that it needs.
+fn open_store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Notes, Vec<Worker>)> {
+    let version = env!("CARGO_PKG_VERSION");
+    let started = ("start", format!("version {version}"));
+    if settings.receipt_ledger_backend == Backend::Memory {
+        let store = SqliteStore::memory().context("cannot open the receipt store")?;
+        tracing::warn!(event = "volatile", "receipts are kept in memory only");
+        return Ok((Arc::new(store), vec![started], Vec::new()));
+    }
+    let options = store::Options { synchronous: synchronous(settings) };
+    let store = SqliteStore::open(&settings.ledger_dir, &options)
+        .with_context(|| format!("LEDGER_DIR: {}", settings.ledger_dir.display()))?;
+    let mut notes = vec![started];
+    if store.opened().head_rewritten {
+        notes.push(("recovery", "the head record was missing and was written anew".to_owned()));
+    }
+    let store = Arc::new(store);
+    let maintained = Arc::clone(&store);
+    let maintenance = Worker::thread("store_maintenance", move |stop: Stop| {
+        while stop.channel().recv_timeout(MAINTAIN_INTERVAL).is_err_and(|e| e.is_timeout()) {
+            maintained.maintain();
+        }
+    });
+    Ok((store, notes, vec![maintenance]))
+}
+
+fn synchronous(settings: &Settings) -> store::Synchronous {
+    match settings.sqlite_synchronous {
+        Synchronous::Full => store::Synchronous::Full,
+        Synchronous::Off => store::Synchronous::Off,
+    }
+}
+
+/// The catalogue in force: the operator's file, or the example that ships with the service.
+pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
+    let Some(path) = &settings.catalogue_file else { return Ok(Rules::builtin()?) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("CATALOGUE_FILE: cannot read {}", path.display()))?;
+    Rules::parse(&text).with_context(|| format!("CATALOGUE_FILE: {}", path.display()))
+}
+
+/// Settings that give up a guarantee, shown in `/health` and as gauges (INV-14).
+fn relaxed(settings: &Settings, metrics: &Metrics) -> Vec<&'static str> {
+    let off = [
+        ("RECEIPT_VERIFY_HASHES", !settings.receipt_verify_hashes),
+        ("SQLITE_SYNCHRONOUS", settings.sqlite_synchronous == Synchronous::Off),
+    ];
+    for (name, is_off) in off {
+        metrics.safety_relaxed.with([name]).set(i64::from(is_off));
+    }
+    off.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect()
+}
+
+fn engine_options(settings: &Settings) -> Options {
+    Options {
+        queue_max: settings.receipt_buffer_size,
+        states_max: settings.erl_max_ets_tables,
+        pool_size: settings.action_pool_size,
+        pool_queue: settings.action_queue_size,
+        action_timeout: Duration::from_millis(settings.action_timeout_ms),
+        check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
+        verify_reads: settings.receipt_verify_hashes,
+    }
+}
+
+fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -> gateway::Options {
+    gateway::Options {
+        connections_max: settings.max_connections,
+        requests_max: settings.max_concurrent_requests,
+        body_max_bytes: settings.max_body_bytes,
+        request_timeout: Duration::from_millis(settings.request_timeout_ms),
+        drain_timeout: Duration::from_millis(settings.graceful_shutdown_ms),
+        metrics_enabled: settings.metrics_enabled,
+        relaxed,
+    }
+}
+
+async fn observe((metrics, log): (Arc<Metrics>, Arc<LogHandle>), mut stop: Stop) {
+    loop {
+        metrics.log_lines_dropped_reach(log.dropped());
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(OBSERVE_INTERVAL) => {}
+        }
+    }
+}
+
+fn level(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Error => tracing::Level::ERROR,
+    }
+}

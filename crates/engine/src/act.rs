@@ -1,0 +1,389 @@
+//! `act`: the one way in, for requests, signals, timers, results and the service's own notes.
+//!
+//! Owns: loading cold streams before they are queued, so that a cold tenant never delays
+//! strangers; coming back after a lost race; start and drain. Refuses to know: HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel as channel;
+use governors::{Command, Rules};
+use ledger::{View, chain_hash, seal::sha256};
+use telemetry::metrics::Metrics;
+use tokio::sync::oneshot;
+use types::{Clock, Reason, ReceiptId, StreamName, limits};
+
+use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
+use crate::commit::{Decided, Progress, Refused, Reply, Submission, Work};
+use crate::edge::Edge;
+use crate::keys::{CallerKey, Keyed};
+use crate::ports::{Identity, Query, ReadError, Store, Stored};
+use crate::supervise::{Supervisor, Worker};
+use crate::{decider, load, reconcile, writer};
+
+/// Turns of one command through loading and lost races before the caller is told to come back.
+const TURNS_MAX: usize = 8;
+
+/// How the engine is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Commands that may wait for the decider.
+    pub queue_max: usize,
+    /// Stream states in memory.
+    pub states_max: usize,
+    /// Actions that run at once.
+    pub pool_size: usize,
+    /// Actions that may wait.
+    pub pool_queue: usize,
+    /// The deadline of one try of an action.
+    pub action_timeout: Duration,
+    /// How often due timers and unsettled attempts are looked for.
+    pub check_interval: Duration,
+    /// Check the hashes of receipts that are read.
+    pub verify_reads: bool,
+}
+
+/// What the engine stands on.
+pub struct Parts {
+    /// Where receipts are kept.
+    pub store: Arc<dyn Store>,
+    /// What is decided by.
+    pub rules: Arc<Rules>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// What may be done.
+    pub registry: Registry,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Workers that the store needs beside the writer.
+    pub store_workers: Vec<Worker>,
+}
+
+/// One command, as the outer crates hand it in.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Whose chain.
+    pub stream: StreamName,
+    /// What to decide.
+    pub command: Command,
+    /// Who asks, for the receipt's `actor`.
+    pub actor: &'static str,
+    /// May register an unknown tenant.
+    pub may_register: bool,
+    /// The caller's idempotency key.
+    pub key: Option<CallerKey<'a>>,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registry: Registry,
+    pub(crate) pool: Pool,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) options: Options,
+    identity: Identity,
+    progress: Arc<Progress>,
+    queue: channel::Sender<Submission>,
+    edge: Edge,
+    supervisor: Supervisor,
+    draining: AtomicBool,
+}
+
+impl Engine {
+    /// Starts writer, decider, pool and reconcilers, in this order. Must be called on the async
+    /// pool.
+    #[must_use]
+    pub fn start(parts: Parts, options: Options) -> Engine {
+        let Parts { store, rules, clock, registry, metrics, store_workers } = parts;
+        let progress = Arc::new(Progress::default());
+        let in_flight = Arc::new(InFlight::default());
+        let pool = Pool::new(options.pool_size, options.pool_queue, Arc::clone(&metrics));
+        let (queue, queued) = channel::bounded(options.queue_max);
+        // Rendezvous: a group leaves the decider only when the writer takes it, so that at most
+        // one group is provisional.
+        let (groups, grouped) = channel::bounded(0);
+        let states_max = options.states_max;
+        let engine = Engine(Arc::new(Inner {
+            identity: store.identity(),
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            registry,
+            pool: pool.clone(),
+            in_flight: Arc::clone(&in_flight),
+            options,
+            progress: Arc::clone(&progress),
+            queue,
+            edge: Edge::default(),
+            supervisor: Supervisor::new(Arc::clone(&metrics)),
+            draining: AtomicBool::new(false),
+        }));
+        let written = writer::Shared {
+            store: Arc::clone(&store),
+            metrics: Arc::clone(&metrics),
+            progress: Arc::clone(&progress),
+            in_flight: Arc::clone(&in_flight),
+            pool,
+            groups: grouped,
+        };
+        let decided = decider::Shared {
+            store,
+            rules,
+            clock,
+            metrics,
+            progress,
+            in_flight,
+            queue: queued,
+            groups,
+            states_max,
+        };
+        engine.supervise(written, decided, store_workers);
+        engine
+    }
+
+    fn supervise(
+        &self,
+        written: writer::Shared,
+        decided: decider::Shared,
+        store_workers: Vec<Worker>,
+    ) {
+        let mut ledger_workers =
+            vec![Worker::thread("receipt_writer", move |stop| writer::run(&written, &stop))];
+        ledger_workers.extend(store_workers);
+        let (timers, unsettled, edge) = (self.clone(), self.clone(), self.clone());
+        let governance = vec![
+            Worker::thread("governor_decider", move |stop| decider::run(&decided, &stop)),
+            Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
+            Worker::task("unsettled", move |stop| reconcile::unsettled(unsettled.clone(), stop)),
+            Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop)),
+        ];
+        let workers = (0..self.0.pool.size()).map(|_| {
+            let engine = self.clone();
+            Worker::task("action_worker", move |stop| {
+                let (engine, bench) = (engine.clone(), engine.bench());
+                async move {
+                    let waiting = stop.clone();
+                    let settle = |job, command| {
+                        reconcile::settle(engine.clone(), job, command, waiting.clone())
+                    };
+                    bench.work(stop, settle).await;
+                }
+            })
+        });
+        self.supervisor().start("receipt_ledger_sup", ledger_workers);
+        self.supervisor().start("governance_sup", governance);
+        self.supervisor().start("action_pool", workers.collect());
+    }
+
+    fn bench(&self) -> Bench {
+        Bench {
+            pool: self.0.pool.clone(),
+            registry: self.0.registry.clone(),
+            timeout: self.0.options.action_timeout,
+            metrics: Arc::clone(&self.0.metrics),
+        }
+    }
+
+    /// Decides one command. `Ok` is durable: the receipt of the decision, which may be a refusal,
+    /// or `None` when there was nothing to decide. `Err` is a refusal without a receipt of its own.
+    pub async fn act(&self, request: Request<'_>) -> Result<Option<Decided>, Refused> {
+        if self.0.draining.load(Ordering::Acquire) {
+            return Err(Refused::new(Reason::ServiceUnavailable, "the service is shutting down"));
+        }
+        let permit = match request.command {
+            // Reserved before the decision: an intervention that was sealed must have its place.
+            Command::Signal(_) => Some(self.reserve()?),
+            _ => None,
+        };
+        self.submit(request, permit).await
+    }
+
+    fn reserve(&self) -> Result<Permit, Refused> {
+        self.0.pool.reserve().ok_or_else(|| {
+            let depth = self.0.pool.depth();
+            tracing::warn!(
+                event = "action_queue_full",
+                action_queue_depth = depth,
+                "action_queue_depth = {depth}"
+            );
+            let mut refused = Refused::new(Reason::ActionQueueFull, "the action queue is full");
+            refused.retry_after_s = Some(1);
+            refused
+        })
+    }
+
+    /// [`Engine::act`] for work of the engine's own, which goes on while it drains.
+    pub(crate) async fn submit(
+        &self,
+        request: Request<'_>,
+        permit: Option<Permit>,
+    ) -> Result<Option<Decided>, Refused> {
+        let Request { stream, command, actor, may_register, key } = request;
+        let keyed = key.map(|key| Keyed::new(&self.0.identity, &stream, &key));
+        let (command, since) = (Arc::new(command), Instant::now());
+        let fresh = |permit, loaded| Work {
+            stream: stream.clone(),
+            command: Arc::clone(&command),
+            actor,
+            may_register,
+            keyed,
+            loaded,
+            permit,
+            since,
+        };
+        let mut work = fresh(permit, None);
+        for _ in 0..TURNS_MAX {
+            work = match self.one_turn(work).await? {
+                Reply::Decided(decided) => return Ok(Some(decided)),
+                Reply::Nothing => return Ok(None),
+                Reply::Refused(refused) => return Err(refused),
+                Reply::NotLoaded(back) => {
+                    let mut back = *back;
+                    back.loaded = Some(self.load(&stream).await?);
+                    back
+                }
+                // The permit went with the group that failed.
+                Reply::Again => fresh(self.0.pool.reserve(), None),
+            };
+        }
+        Err(Refused::new(Reason::GovernorNotReady, "the stream is contended"))
+    }
+
+    async fn one_turn(&self, work: Work) -> Result<Reply, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.0.queue.try_send(Submission { work, reply }).map_err(|_| {
+            let mut refused =
+                Refused::new(Reason::ServiceUnavailable, "too many decisions are waiting");
+            refused.retry_after_s = Some(1);
+            refused
+        })?;
+        answer.await.map_err(|_| {
+            Refused::new(Reason::Timeout, "a part was restarted, the outcome is unknown")
+        })
+    }
+
+    async fn load(&self, stream: &StreamName) -> Result<crate::cache::Loaded, Refused> {
+        let stream = stream.clone();
+        let group = self.0.progress.committed();
+        self.blocking(move |store| load::load(store, &stream, group)).await
+    }
+
+    /// Runs a read of the store where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let store = Arc::clone(&self.0.store);
+        match tokio::task::spawn_blocking(move || read(&*store)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(event = "store_read_failed", %error, "cannot read the receipt store");
+                Err(Refused::new(Reason::FirestoreError, "the receipt store did not answer"))
+            }
+            Err(_) => Err(Refused::new(Reason::InternalError, "the read failed")),
+        }
+    }
+
+    /// A receipt by id. Its hashes are checked on the way unless reads are set to trust them.
+    pub async fn find(&self, id: ReceiptId) -> Result<Option<Stored>, Refused> {
+        let found = self.blocking(move |store| store.find(id)).await?;
+        found.map(|stored| self.checked(stored)).transpose()
+    }
+
+    /// A page of receipts, newest first.
+    pub async fn search(&self, query: Query) -> Result<Vec<Stored>, Refused> {
+        let page = self.blocking(move |store| store.query(&query)).await?;
+        page.into_iter().map(|stored| self.checked(stored)).collect()
+    }
+
+    fn checked(&self, stored: Stored) -> Result<Stored, Refused> {
+        if !self.0.options.verify_reads {
+            return Ok(stored);
+        }
+        let link = View::scan(&stored.core).map(|view| chain_hash(view.prev_hash, stored.hash));
+        let intact = sha256(&stored.core) == stored.hash && link == Ok(stored.chain_hash);
+        let result = if intact { "success" } else { "failed" };
+        self.0.metrics.receipt_verification.with([result]).inc();
+        if intact {
+            return Ok(stored);
+        }
+        tracing::error!(event = "hash_verification_failed", receipt_id = %stored.id, seq = stored.seq, "Hash verification failed");
+        Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
+    }
+
+    /// Counts a refusal that got no receipt of its own.
+    pub fn refused_at_edge(&self, reason: Reason, endpoint: &'static str) {
+        self.0.edge.count(reason, endpoint);
+    }
+
+    /// The counts of refusals since the last receipt about them.
+    pub(crate) fn edge(&self) -> &Edge {
+        &self.0.edge
+    }
+
+    /// Records a fact about the service itself.
+    pub async fn note(&self, event: &'static str, detail: String) -> Result<(), Refused> {
+        let stream = StreamName::system(limits::STREAM_OPS);
+        let command = Command::Note { event, detail };
+        let request = Request { stream, command, actor: "tai", may_register: false, key: None };
+        self.submit(request, None).await.map(drop)
+    }
+
+    /// The supervision tree.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.0.supervisor
+    }
+
+    /// The parts that the engine's own workers use.
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// What acknowledged receipts survive, and where they are.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    /// The clock that decisions are made by.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.0.clock
+    }
+
+    /// Returns when the store can no longer be trusted and the process has to start anew.
+    pub async fn store_failed(&self) {
+        self.0.progress.failed().await;
+    }
+
+    /// True once [`Engine::drain`] has begun.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Refuses new work, finishes what is queued, settles running actions as far as `deadline`
+    /// allows, records what is left and stops all workers. What could not be settled is found by
+    /// the reconciler of the next start.
+    pub async fn drain(&self, deadline: Duration) {
+        self.0.draining.store(true, Ordering::Release);
+        let supervisor = self.supervisor();
+        if tokio::time::timeout(deadline, supervisor.stop("action_pool")).await.is_err() {
+            let left = self.0.in_flight.len();
+            tracing::warn!(event = "drain_actions", left, "actions are left to the next start");
+        }
+        reconcile::flush_edge(self).await;
+        if let Err(error) = self.note("stop", "graceful shutdown".to_owned()).await {
+            tracing::warn!(event = "drain_note", %error, "the stop could not be recorded");
+        }
+        supervisor.stop("governance_sup").await;
+        supervisor.stop("receipt_ledger_sup").await;
+    }
+}

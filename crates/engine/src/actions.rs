@@ -1,0 +1,325 @@
+//! Actions: the registry of what may be done, and the bounded pool that does it.
+//!
+//! Owns: permits, deadlines, repeats and the hand-back of results. Refuses to know: why an action
+//! was decided. Every attempt is durable before it is performed, and its result is a receipt.
+//!
+//! What if the process dies here? The attempt stands in the ledger without a result. The
+//! reconciler finds it: what may be repeated is repeated under the same attempt id, what may not
+//! is settled as `unknown`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel as channel;
+use governors::{Command, Effect, Outcome, OutcomeStatus};
+use telemetry::metrics::Metrics;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use types::{ReceiptId, StreamName};
+
+/// Tries of an action that may be repeated.
+pub const TRIES_MAX: u32 = 3;
+/// The wait before the second try; it doubles.
+pub const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+
+/// What an action can do to the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectClass {
+    /// Changes nothing.
+    Read,
+    /// Can be undone.
+    Reversible,
+    /// Cannot be undone.
+    Irreversible,
+}
+
+/// What is known about an action before it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct ActionSpec {
+    /// The name in receipts and metrics.
+    pub name: &'static str,
+    /// What it can do to the world.
+    pub class: EffectClass,
+    /// True when a second run under the same attempt id does no more than the first.
+    pub idempotent: bool,
+    /// The integers that it takes.
+    pub args: &'static [&'static str],
+}
+
+/// One call of an action.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The tenant whose governor decided it.
+    pub stream: StreamName,
+    /// The attempt's receipt: the idempotency key of the effect.
+    pub attempt: ReceiptId,
+    /// Arguments by name.
+    pub args: BTreeMap<String, i64>,
+}
+
+/// Why an action did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    /// It did not take effect and may be tried again.
+    #[error("not done: {0}")]
+    Retryable(String),
+    /// It did not take effect and never will.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// The future of one call.
+pub type ActionFuture = Pin<Box<dyn Future<Output = Result<(), ActionError>> + Send>>;
+
+/// Something that performs an action.
+pub trait Actuator: Send + Sync + 'static {
+    /// What is known about it.
+    fn spec(&self) -> ActionSpec;
+    /// Performs it. Dropping the future abandons the call.
+    fn run(&self, call: Call) -> ActionFuture;
+}
+
+/// The `throttle` of the shipped signal profiles. Its effect is inside the service: from its
+/// result receipt on, the tenant's governor spaces the tenant's calls until the lease ends. There
+/// is nothing to call outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Throttle;
+
+impl Actuator for Throttle {
+    fn spec(&self) -> ActionSpec {
+        ActionSpec {
+            name: "throttle",
+            class: EffectClass::Reversible,
+            idempotent: true,
+            args: &["min_interval_ms", "lease_s"],
+        }
+    }
+
+    fn run(&self, _: Call) -> ActionFuture {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The registered actions.
+#[derive(Clone, Default)]
+pub struct Registry {
+    actions: BTreeMap<&'static str, Arc<dyn Actuator>>,
+}
+
+impl Registry {
+    /// The actions that ship with the service.
+    #[must_use]
+    pub fn shipped() -> Registry {
+        Registry::default().with(Throttle)
+    }
+
+    /// Adds an action, or replaces the one of that name.
+    #[must_use]
+    pub fn with(mut self, actuator: impl Actuator) -> Registry {
+        self.actions.insert(actuator.spec().name, Arc::new(actuator));
+        self
+    }
+
+    /// The action of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Actuator>> {
+        self.actions.get(name)
+    }
+}
+
+/// A place in the pool or its queue, held from before the decision until after the result.
+#[derive(Debug)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// An action to perform, with the place it was promised.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) stream: StreamName,
+    pub(crate) attempt: ReceiptId,
+    pub(crate) action: String,
+    pub(crate) args: BTreeMap<String, i64>,
+    pub(crate) permit: Permit,
+}
+
+impl Job {
+    /// A job for a decided effect.
+    #[must_use]
+    pub fn new(stream: StreamName, attempt: ReceiptId, effect: Effect, permit: Permit) -> Job {
+        let Effect { action, args, .. } = effect;
+        Job { stream, attempt, action, args: args.into_iter().collect(), permit }
+    }
+}
+
+/// Attempts that this process is about to settle, so that the reconciler leaves them alone.
+#[derive(Debug, Default)]
+pub struct InFlight(Mutex<HashSet<ReceiptId>>);
+
+impl InFlight {
+    /// Takes an attempt on; false when it is in flight already.
+    pub fn mark(&self, attempt: ReceiptId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt)
+    }
+
+    /// Lets go of an attempt.
+    pub fn unmark(&self, attempt: ReceiptId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+    }
+
+    /// Who is in flight now.
+    #[must_use]
+    pub fn snapshot(&self) -> HashSet<ReceiptId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Attempts in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// True when none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The pool's entrance. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    places: Arc<Semaphore>,
+    size: usize,
+    places_max: usize,
+    jobs: channel::Sender<Job>,
+    queued: channel::Receiver<Job>,
+    wake: Arc<tokio::sync::Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Pool {
+    /// A pool of `size` workers with `queue` places to wait.
+    #[must_use]
+    pub fn new(size: usize, queue: usize, metrics: Arc<Metrics>) -> Pool {
+        let places_max = size + queue;
+        let (jobs, queued) = channel::bounded(places_max);
+        Pool {
+            places: Arc::new(Semaphore::new(places_max)),
+            size,
+            places_max,
+            jobs,
+            queued,
+            wake: Arc::new(tokio::sync::Notify::new()),
+            metrics,
+        }
+    }
+
+    /// Workers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// A place for one action, or `None` when the queue is full.
+    #[must_use]
+    pub fn reserve(&self) -> Option<Permit> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(Permit)
+    }
+
+    /// Places taken: actions waiting and running, and commands that may still need one.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.places_max - self.places.available_permits()
+    }
+
+    pub(crate) fn submit(&self, job: Job) {
+        // Each job holds a permit and there are as many places as permits: this cannot block.
+        if let Err(error) = self.jobs.try_send(job) {
+            let attempt = error.into_inner().attempt;
+            tracing::error!(event = "action_lost", %attempt, "action queue refused a permitted job");
+        }
+        self.metrics.action_queue_depth.set(self.queued.len() as i64);
+        self.wake.notify_one();
+    }
+
+    /// The next job; waits for one.
+    async fn next(&self) -> Job {
+        loop {
+            let woken = self.wake.notified();
+            if let Ok(job) = self.queued.try_recv() {
+                self.metrics.action_queue_depth.set(self.queued.len() as i64);
+                if !self.queued.is_empty() {
+                    self.wake.notify_one();
+                }
+                return job;
+            }
+            woken.await;
+        }
+    }
+}
+
+/// What a worker needs besides the pool.
+#[derive(Clone)]
+pub(crate) struct Bench {
+    pub(crate) pool: Pool,
+    pub(crate) registry: Registry,
+    pub(crate) timeout: Duration,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Bench {
+    /// One worker: performs jobs one after the other and settles each through `settle`.
+    pub(crate) async fn work<F: Future<Output = ()>>(
+        &self,
+        mut stop: crate::supervise::Stop,
+        settle: impl Fn(Job, Command) -> F,
+    ) {
+        loop {
+            let job = tokio::select! {
+                biased;
+                () = stop.asked() => return,
+                job = self.pool.next() => job,
+            };
+            self.metrics.worker_pool_active.inc();
+            let outcome = self.perform(&job).await;
+            self.metrics.worker_pool_active.dec();
+            let command = Command::Settle { attempt: job.attempt, outcome };
+            settle(job, command).await;
+        }
+    }
+
+    async fn perform(&self, job: &Job) -> Outcome {
+        let started = Instant::now();
+        let Some(actuator) = self.registry.get(&job.action) else {
+            tracing::error!(event = "action_unknown", attempt = %job.attempt, "no such action");
+            return Outcome { status: OutcomeStatus::Error, duration_ms: 0, tries: 0 };
+        };
+        let spec = actuator.spec();
+        let mut tries = 0;
+        let status = loop {
+            tries += 1;
+            let call =
+                Call { stream: job.stream.clone(), attempt: job.attempt, args: job.args.clone() };
+            let again = spec.idempotent && tries < TRIES_MAX;
+            match tokio::time::timeout(self.timeout, actuator.run(call)).await {
+                Ok(Ok(())) => break OutcomeStatus::Success,
+                Ok(Err(ActionError::Retryable(_))) | Err(_) if again => {
+                    tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt, %error, "action failed");
+                    break OutcomeStatus::Error;
+                }
+                // Abandoned on the way: what may not be repeated may have happened.
+                Err(_) if spec.idempotent => break OutcomeStatus::Timeout,
+                Err(_) => break OutcomeStatus::Unknown,
+            }
+        };
+        let took = started.elapsed();
+        self.metrics.action_executions.with([spec.name, status.as_str()]).inc();
+        let duration = self.metrics.action_execution_duration_ms.with([spec.name]);
+        duration.observe(took.as_secs_f64() * 1e3);
+        let duration_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        Outcome { status, duration_ms, tries }
+    }
+}

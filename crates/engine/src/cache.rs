@@ -1,0 +1,187 @@
+//! Stream states that the decider holds in memory.
+//!
+//! Owns: which states are loaded, and the rule that no stale state is ever taken for a fresh one.
+//! Refuses to know: how a state is read from the store or what it means.
+//!
+//! Two generations approximate least-recently-used: a state that is touched moves to the young
+//! one; when the young one is full the old one is dropped whole. That costs no list and no clock.
+
+use std::collections::HashMap;
+
+use governors::StreamState;
+use ledger::StreamHead;
+use types::{Micros, StreamName};
+
+/// A stream as the decider knows it.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The fold over all receipts up to the head.
+    pub state: StreamState,
+    /// What the next receipt links to.
+    pub head: StreamHead,
+    /// The due time that the store's projection shows.
+    pub due: Option<Micros>,
+    /// The newest group that wrote to it.
+    pub last_group: u64,
+}
+
+/// A state that was read from the store.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The stream.
+    pub live: Live,
+    /// Groups that were committed before the read began.
+    pub read_after_group: u64,
+}
+
+/// The loaded states.
+pub struct Cache {
+    young: HashMap<StreamName, Live>,
+    old: HashMap<StreamName, Live>,
+    generation_cap: usize,
+    /// The newest group of any stream that was dropped: a read that began before that group was
+    /// committed may lack its receipts.
+    dropped_group: u64,
+}
+
+impl Cache {
+    /// A cache of at most `cap` states.
+    #[must_use]
+    pub fn new(cap: usize) -> Cache {
+        Cache {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            generation_cap: (cap / 2).max(1),
+            dropped_group: 0,
+        }
+    }
+
+    /// States held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// True when nothing is loaded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The state of a stream, if it is loaded.
+    pub fn get(&mut self, stream: &StreamName) -> Option<&mut Live> {
+        if !self.young.contains_key(stream) {
+            let live = self.old.remove(stream)?;
+            self.young.insert(stream.clone(), live);
+        }
+        self.young.get_mut(stream)
+    }
+
+    /// Takes a state from the store unless the stream is loaded already; false when the read is
+    /// too old to be trusted and must be done again.
+    pub fn admit(&mut self, stream: &StreamName, loaded: Loaded) -> bool {
+        if self.get(stream).is_some() {
+            return true;
+        }
+        if loaded.read_after_group < self.dropped_group {
+            return false;
+        }
+        self.young.insert(stream.clone(), loaded.live);
+        true
+    }
+
+    /// Makes room. `committed` is the newest durable group: states that groups in flight have
+    /// touched stay, since the store cannot give them back yet.
+    pub fn shrink(&mut self, committed: u64) {
+        if self.young.len() < self.generation_cap {
+            return;
+        }
+        let dropped = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
+        for (stream, live) in dropped {
+            if live.last_group > committed {
+                self.young.insert(stream, live);
+            } else {
+                self.dropped_group = self.dropped_group.max(live.last_group);
+            }
+        }
+    }
+
+    /// Forgets one stream, because its memory can no longer be trusted.
+    pub fn forget(&mut self, stream: &StreamName, group: u64) {
+        if self.young.remove(stream).or_else(|| self.old.remove(stream)).is_some() {
+            self.dropped_group = self.dropped_group.max(group);
+        }
+    }
+
+    /// Forgets everything that was known before `group`.
+    pub fn clear(&mut self, group: u64) {
+        self.young.clear();
+        self.old.clear();
+        self.dropped_group = self.dropped_group.max(group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: usize) -> StreamName {
+        StreamName::parse(&format!("t{n}")).unwrap()
+    }
+
+    fn loaded(n: usize, last_group: u64, read_after_group: u64) -> Loaded {
+        let state = StreamState::empty(&name(n));
+        let live = Live { state, head: StreamHead::EMPTY, due: None, last_group };
+        Loaded { live, read_after_group }
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let mut cache = Cache::new(10);
+        for n in 0..1000 {
+            assert!(cache.admit(&name(n), loaded(n, 0, 0)));
+            assert!(cache.get(&name(0)).is_some(), "touched every time");
+            cache.shrink(u64::MAX);
+            assert!(cache.len() <= 10, "{}", cache.len());
+        }
+        assert!(cache.get(&name(1)).is_none());
+    }
+
+    #[test]
+    fn states_of_groups_in_flight_stay() {
+        let mut cache = Cache::new(2);
+        for n in 0..10 {
+            assert!(cache.admit(&name(n), loaded(n, 7, 7)));
+            cache.shrink(6);
+        }
+        assert_eq!(cache.len(), 10);
+        for n in 10..12 {
+            cache.shrink(7);
+            assert!(cache.admit(&name(n), loaded(n, 7, 7)));
+        }
+        cache.shrink(7);
+        assert!(cache.len() <= 2, "{}", cache.len());
+    }
+
+    #[test]
+    fn a_read_from_before_a_dropped_commit_is_refused() {
+        let mut cache = Cache::new(2);
+        assert!(cache.admit(&name(1), loaded(1, 5, 5)));
+        cache.shrink(5);
+        assert!(cache.admit(&name(2), loaded(2, 5, 5)));
+        cache.shrink(5);
+        assert!(cache.get(&name(1)).is_none());
+        assert!(!cache.admit(&name(1), loaded(1, 4, 4)), "lacks group 5");
+        assert!(cache.admit(&name(1), loaded(1, 5, 5)));
+    }
+
+    #[test]
+    fn a_cleared_cache_takes_only_fresh_reads() {
+        let mut cache = Cache::new(4);
+        cache.clear(9);
+        assert!(!cache.admit(&name(1), loaded(1, 3, 8)));
+        assert!(cache.admit(&name(1), loaded(1, 3, 9)));
+        cache.forget(&name(1), 10);
+        assert!(!cache.admit(&name(1), loaded(1, 3, 9)));
+    }
+}

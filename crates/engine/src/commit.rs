@@ -1,0 +1,172 @@
+//! What travels between the caller, the decider and the writer.
+//!
+//! Owns: the shapes of a submission, its answer and a group. Refuses to know: who produces them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use governors::Command;
+use ledger::Sealed;
+use tokio::sync::{Notify, oneshot};
+use types::{Reason, ReceiptId, StreamName};
+
+use crate::actions::{Job, Permit};
+use crate::cache::Loaded;
+use crate::keys::Keyed;
+use crate::ports::Batch;
+
+/// A refusal on its way to the edge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct Refused {
+    /// The row of the reason table.
+    pub reason: Reason,
+    /// One sentence for the caller; never the offending value.
+    pub detail: String,
+    /// When a retry may succeed.
+    pub retry_after_s: Option<i64>,
+}
+
+impl Refused {
+    /// A refusal with its reason's own advice on retrying.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Refused {
+        Refused { reason, detail: detail.into(), retry_after_s: None }
+    }
+}
+
+/// A decided command, durable.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The receipt that answers the caller. It may be a refusal.
+    pub receipt: Arc<Sealed>,
+    /// True when the key was used before and this is the receipt of that time.
+    pub replayed: bool,
+}
+
+/// What the committer says to one submission.
+#[derive(Debug)]
+pub enum Reply {
+    /// Durable.
+    Decided(Decided),
+    /// There was nothing to decide.
+    Nothing,
+    /// Refused without a receipt of its own.
+    Refused(Refused),
+    /// The stream is not in memory, or the state that came along is stale: load and come back.
+    NotLoaded(Box<Work>),
+    /// Nothing was written, because another write failed first or won the race: come back.
+    Again,
+}
+
+/// A command and all that is needed to decide it.
+#[derive(Debug)]
+pub struct Work {
+    /// Whose chain.
+    pub stream: StreamName,
+    /// What to decide.
+    pub command: Arc<Command>,
+    /// Who asks.
+    pub actor: &'static str,
+    /// May register an unknown tenant.
+    pub may_register: bool,
+    /// The caller's idempotency key.
+    pub keyed: Option<Keyed>,
+    /// The stream's state, when the caller had to load it.
+    pub loaded: Option<Loaded>,
+    /// A place in the action pool, for commands that may need one.
+    pub permit: Option<Permit>,
+    /// When the caller began to wait.
+    pub since: Instant,
+}
+
+/// Work on its way to the decider.
+#[derive(Debug)]
+pub struct Submission {
+    /// What to do.
+    pub work: Work,
+    /// Where the answer goes. A caller that left is no error.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// An answer that waits for its group to be durable.
+pub struct Waiting {
+    /// Where it goes.
+    pub reply: oneshot::Sender<Reply>,
+    /// What it will be.
+    pub answer: Reply,
+    /// When the caller began to wait.
+    pub since: Instant,
+}
+
+/// Decided commands that become durable together.
+pub struct Group {
+    /// Counted from 1; the order of commits.
+    pub number: u64,
+    /// The life of the decider's memory that it was built on.
+    pub epoch: u64,
+    /// What to write; empty when only repeated answers wait.
+    pub batch: Batch,
+    /// Who waits.
+    pub waiting: Vec<Waiting>,
+    /// What to perform afterwards.
+    pub jobs: Vec<Job>,
+    /// Attempts that this group opens: unmarked again if it fails.
+    pub attempts: Vec<ReceiptId>,
+    /// State changes to count, once they are durable: governor, from, to.
+    pub transitions: Vec<(&'static str, &'static str, &'static str)>,
+}
+
+/// What decider and writer both watch.
+#[derive(Debug, Default)]
+pub struct Progress {
+    groups: AtomicU64,
+    committed: AtomicU64,
+    epoch: AtomicU64,
+    fatal: AtomicBool,
+    fatal_notify: Notify,
+}
+
+impl Progress {
+    /// The newest durable group.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// The number of a new group. Numbers are never used twice, also not by the next life of
+    /// the decider, since a group of its former life may still be on its way.
+    pub fn next_group(&self) -> u64 {
+        self.groups.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Marks a group durable.
+    pub fn commit(&self, group: u64) {
+        self.committed.fetch_max(group, Ordering::AcqRel);
+    }
+
+    /// Marks the store as lost for this process.
+    pub fn fail(&self) {
+        self.fatal.store(true, Ordering::Release);
+        self.fatal_notify.notify_waiters();
+    }
+
+    /// Returns when the store is lost for this process.
+    pub async fn failed(&self) {
+        let notified = self.fatal_notify.notified();
+        if !self.fatal.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+
+    /// The present life of the decider's memory.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Ends it: whatever was decided on it and is not durable must not become so.
+    pub fn new_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,411 @@
+//! The decider: takes commands from the queue, decides them on folded state, seals receipts and
+//! hands groups to the writer. One thread, so that each stream has one writer without a lock.
+//!
+//! Owns: order, idempotency and the states in memory. While the writer syncs one group the decider
+//! builds the next one on top of it: what it believes then is provisional, and
+//! [`Progress::epoch`] tells it when to forget.
+//!
+//! What if the process dies here? Nothing is promised before the writer has answered, and nothing
+//! is kept outside the store: a restart decides the same commands again under the same keys.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, select};
+use governors::{Context, Decision, Rules, Sealing};
+use ledger::{HeadRecord, Kind, Sealed, StreamHead, View, seal};
+use telemetry::metrics::Metrics;
+use tokio::sync::oneshot;
+use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
+
+use crate::actions::{InFlight, Job};
+use crate::cache::{Cache, Live};
+use crate::commit::{Decided, Group, Progress, Refused, Reply, Submission, Waiting, Work};
+use crate::keys::Keyed;
+use crate::ports::{Batch, Entry, IdemKey, Identity, Snapshot, Store, Stored};
+use crate::supervise::Stop;
+
+/// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
+const GROUP_MAX: usize = 512;
+
+/// Receipts between two snapshots of a stream: bounds what a cold load has to fold.
+const SNAPSHOT_EVERY: u64 = 128;
+
+/// What the decider works with; shared by all its lives.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) queue: Receiver<Submission>,
+    pub(crate) groups: Sender<Group>,
+    pub(crate) states_max: usize,
+}
+
+/// An answer that a key was used for, in a group that is not in the store yet.
+struct Recent {
+    receipt: Arc<Sealed>,
+    commitment: Hash,
+    group: u64,
+}
+
+struct Decider<'a> {
+    shared: &'a Shared,
+    identity: Identity,
+    cache: Cache,
+    recent: HashMap<IdemKey, Recent>,
+    head: HeadRecord,
+    epoch: u64,
+    group: Group,
+}
+
+/// Runs until asked to stop and the queue is empty.
+pub(crate) fn run(shared: &Shared, stop: &Stop) {
+    let mut decider = match Decider::new(shared) {
+        Ok(decider) => decider,
+        Err(error) => {
+            tracing::error!(event = "decider_start", %error, "cannot read the ledger's head");
+            return;
+        }
+    };
+    let mut stopping = false;
+    loop {
+        let first = if stopping {
+            shared.queue.try_recv().ok()
+        } else {
+            select! {
+                recv(shared.queue) -> submission => submission.ok(),
+                recv(stop.channel()) -> _ => { stopping = true; continue }
+            }
+        };
+        let Some(first) = first else { return };
+        if !decider.turn(first) {
+            return;
+        }
+    }
+}
+
+impl<'a> Decider<'a> {
+    fn new(shared: &'a Shared) -> Result<Decider<'a>, crate::ports::ReadError> {
+        // A former life may have left a group with the writer. It carries the former epoch, so
+        // the writer drops it unless it has begun already; `head` is read again on a conflict.
+        shared.progress.new_epoch();
+        let head = shared.store.head()?;
+        let number = shared.progress.next_group();
+        let epoch = shared.progress.epoch();
+        Ok(Decider {
+            shared,
+            identity: shared.store.identity(),
+            cache: Cache::new(shared.states_max),
+            recent: HashMap::new(),
+            head,
+            epoch,
+            group: Group::empty(number, epoch, head),
+        })
+    }
+
+    /// One group: drains the queue, decides, hands over. False when the writer is gone.
+    fn turn(&mut self, first: Submission) -> bool {
+        if self.shared.progress.epoch() != self.epoch && !self.renew() {
+            return true;
+        }
+        let mut submissions = vec![first];
+        submissions.extend(self.shared.queue.try_iter().take(GROUP_MAX - 1));
+        self.shared.metrics.receipt_queue_depth.set(self.shared.queue.len() as i64);
+        let priors = match self.priors(&submissions) {
+            Ok(priors) => priors,
+            Err(error) => {
+                tracing::error!(event = "key_lookup", %error, "cannot look up idempotency keys");
+                for submission in submissions {
+                    let _ = submission.reply.send(Reply::Refused(store_failed()));
+                }
+                return true;
+            }
+        };
+        for (submission, prior) in submissions.into_iter().zip(priors) {
+            self.one(submission, prior);
+        }
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> bool {
+        if self.group.waiting.is_empty() {
+            return true;
+        }
+        let next = Group::empty(self.shared.progress.next_group(), self.epoch, self.head);
+        let group = std::mem::replace(&mut self.group, next);
+        if self.shared.groups.send(group).is_err() {
+            return false;
+        }
+        let committed = self.shared.progress.committed();
+        self.recent.retain(|_, recent| recent.group > committed);
+        self.cache.shrink(committed);
+        self.shared.metrics.streams_loaded.set(self.cache.len() as i64);
+        true
+    }
+
+    /// Starts a new life after a failed write: everything provisional is forgotten.
+    fn renew(&mut self) -> bool {
+        self.epoch = self.shared.progress.epoch();
+        self.recent.clear();
+        self.cache.clear(self.shared.progress.committed());
+        match self.shared.store.head() {
+            Ok(head) => {
+                self.head = head;
+                self.group = Group::empty(self.group.number, self.epoch, head);
+                true
+            }
+            Err(error) => {
+                tracing::error!(event = "head_read", %error, "cannot read the ledger's head");
+                self.shared.progress.new_epoch();
+                false
+            }
+        }
+    }
+
+    /// Looks all keys of the group up at once, so that a remote store costs one round trip.
+    fn priors(
+        &self,
+        submissions: &[Submission],
+    ) -> Result<Vec<Option<Stored>>, crate::ports::ReadError> {
+        let keys: Vec<_> =
+            submissions.iter().filter_map(|s| s.work.keyed.map(|k| k.store_key())).collect();
+        if keys.is_empty() {
+            return Ok(vec![None; submissions.len()]);
+        }
+        let mut found = self.shared.store.find_keys(&keys)?.into_iter();
+        Ok(submissions.iter().map(|s| s.work.keyed.and_then(|_| found.next().flatten())).collect())
+    }
+
+    fn one(&mut self, submission: Submission, prior: Option<Stored>) {
+        let Submission { mut work, reply } = submission;
+        let since = work.since;
+        if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
+            return self.answer(reply, since, answer);
+        }
+        let fresh = work.loaded.take();
+        let admitted = fresh.is_none_or(|loaded| self.cache.admit(&work.stream, loaded));
+        if !admitted || self.cache.get(&work.stream).is_none() {
+            return self.answer(reply, since, Reply::NotLoaded(Box::new(work)));
+        }
+        let answer = match catch_unwind(AssertUnwindSafe(|| self.decide(&mut work))) {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => self.defect(&work, &error.to_string()),
+            Err(_) => self.defect(&work, "decision panicked"),
+        };
+        self.answer(reply, since, answer);
+    }
+
+    /// A defect of ours touches this command alone; the stream is read again from the store.
+    fn defect(&mut self, work: &Work, error: &str) -> Reply {
+        tracing::error!(event = "decision_failed", tenant_id = %work.stream, error, "decision failed");
+        self.cache.forget(&work.stream, self.group.number);
+        Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
+    }
+
+    /// The answer of the time when the key was used first.
+    fn replay(&self, keyed: &Keyed, prior: Option<Stored>) -> Option<Reply> {
+        let (receipt, same) = if let Some(recent) = self.recent.get(&keyed.store_key()) {
+            (Arc::clone(&recent.receipt), recent.commitment == keyed.commitment)
+        } else {
+            let prior = prior?;
+            let view = View::scan(&prior.core).ok()?;
+            let commitment = view.commitment.map(|raw| raw.text());
+            let same = commitment.is_some_and(|c| c == keyed.commitment.to_string());
+            let at = view.at;
+            let Stored { stream, seq, id, core, hash, chain_hash, .. } = prior;
+            let core = core.into_boxed_slice();
+            (Arc::new(Sealed { id, stream, seq, at, core, hash, chain_hash }), same)
+        };
+        if !same {
+            let detail = "the idempotency key was used before with another body";
+            return Some(Reply::Refused(Refused::new(Reason::DuplicateMessage, detail)));
+        }
+        self.shared.metrics.receipts_replayed.inc();
+        Some(Reply::Decided(Decided { receipt, replayed: true }))
+    }
+
+    /// A receipt leaves when its group is durable, a repeated one too: the first may be in
+    /// flight. An answer without a receipt waits for no sync.
+    fn answer(&mut self, reply: oneshot::Sender<Reply>, since: Instant, answer: Reply) {
+        if matches!(answer, Reply::Decided(_)) {
+            self.group.waiting.push(Waiting { reply, answer, since });
+        } else {
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn decide(&mut self, work: &mut Work) -> Result<Reply, Broken> {
+        let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
+        // Strictly increasing over the whole ledger, so that commit order can be verified.
+        let now = self.shared.clock.now().max(Micros(self.head.at.0 + 1));
+        let cx = Context {
+            stream: &work.stream,
+            now,
+            actor: work.actor,
+            may_register: work.may_register,
+        };
+        match governors::decide(&self.shared.rules, &live.state, &work.command, &cx) {
+            Decision::Nothing => Ok(Reply::Nothing),
+            Decision::Reject(rejection) => Ok(Reply::Refused(Refused {
+                reason: rejection.reason,
+                detail: rejection.detail,
+                retry_after_s: rejection.retry_after_s,
+            })),
+            Decision::Seal(sealing) if sealing.effect.is_some() && work.permit.is_none() => {
+                let detail = "no place in the action queue";
+                Ok(Reply::Refused(Refused::new(Reason::ActionQueueFull, detail)))
+            }
+            Decision::Seal(sealing) => self.seal(work, sealing, now),
+        }
+    }
+
+    /// Seals all drafts of a decision, then folds them: all or none.
+    fn seal(&mut self, work: &mut Work, sealing: Sealing, now: Micros) -> Result<Reply, Broken> {
+        let stream = work.stream.clone();
+        let Sealing { mut drafts, primary, effect } = sealing;
+        if let (Some(keyed), Some(draft)) = (&work.keyed, drafts.get_mut(primary)) {
+            draft.idem = Some(keyed.idem.to_string().into());
+            draft.commitment = Some(keyed.commitment.to_string().into());
+        }
+        let live = self.cache.get(&stream).ok_or(Broken::Gone)?;
+        let mut head = live.head;
+        let mut sealed = Vec::with_capacity(drafts.len());
+        for (nth, draft) in drafts.iter().enumerate() {
+            let at = Micros(now.0 + nth as i64);
+            let receipt = seal(&self.identity.ledger, &stream, &head, at, draft)?;
+            head = head.after(&receipt);
+            sealed.push(receipt);
+        }
+        let answer = Arc::new(sealed.get(primary).ok_or(Broken::NoPrimary)?.clone());
+        let job = match effect.zip(work.permit.take()) {
+            Some((effect, permit)) => {
+                let attempt = sealed.get(effect.attempt).ok_or(Broken::NoPrimary)?.id;
+                Some(Job::new(stream.clone(), attempt, effect, permit))
+            }
+            None => None,
+        };
+        let entries = fold(live, &sealed, &mut self.group.transitions)?;
+        live.head = head;
+        live.last_group = self.group.number;
+        let due = live.state.next_due();
+        if due != live.due {
+            live.due = due;
+            self.group.batch.due.push((stream.clone(), due));
+        }
+        if head.next_seq / SNAPSHOT_EVERY > (head.next_seq - sealed.len() as u64) / SNAPSHOT_EVERY {
+            self.group.batch.snapshots.extend(snapshot(&stream, live));
+        }
+        self.book(work.keyed, &answer, entries, primary, job);
+        Ok(Reply::Decided(Decided { receipt: answer, replayed: false }))
+    }
+
+    /// Enters sealed receipts into the group. From here on nothing can fail.
+    fn book(
+        &mut self,
+        keyed: Option<Keyed>,
+        answer: &Arc<Sealed>,
+        mut entries: Vec<Entry>,
+        primary: usize,
+        job: Option<Job>,
+    ) {
+        if let Some(keyed) = keyed {
+            let key = keyed.store_key();
+            entries[primary].key = Some(key);
+            let (receipt, group) = (Arc::clone(answer), self.group.number);
+            self.recent.insert(key, Recent { receipt, commitment: keyed.commitment, group });
+        }
+        for entry in &entries {
+            self.head = self.head.after(entry.sealed.hash, entry.sealed.at);
+            if entry.opens_attempt() {
+                self.shared.in_flight.mark(entry.sealed.id);
+                self.group.attempts.push(entry.sealed.id);
+            }
+        }
+        self.group.batch.after = self.head;
+        self.group.batch.entries.extend(entries);
+        self.group.jobs.extend(job);
+    }
+}
+
+/// Folds sealed receipts into the state, from the very bytes that will be stored.
+fn fold(
+    live: &mut Live,
+    sealed: &[Sealed],
+    transitions: &mut Vec<(&'static str, &'static str, &'static str)>,
+) -> Result<Vec<Entry>, Broken> {
+    // In place: when a receipt does not fold, the caller forgets the stream and reads it again.
+    let mut entries = Vec::with_capacity(sealed.len());
+    let mut changes = Vec::new();
+    for receipt in sealed {
+        let view = View::scan(&receipt.core)?;
+        live.state.apply(&view)?;
+        changes.extend(governors::transition_labels(&view));
+        entries.push(Entry {
+            sealed: receipt.clone(),
+            kind: view.kind,
+            key: None,
+            settles: settles(&view),
+        });
+    }
+    transitions.extend(changes);
+    Ok(entries)
+}
+
+fn settles(view: &View<'_>) -> Option<ReceiptId> {
+    view.intent.filter(|_| view.kind == Kind::ActionResult)
+}
+
+fn snapshot(stream: &StreamName, live: &Live) -> Option<Snapshot> {
+    let StreamHead { next_seq, last_hash, last_at } = live.head;
+    Some(Snapshot {
+        stream: stream.clone(),
+        seq: next_seq.checked_sub(1)?,
+        hash: last_hash?,
+        at: last_at,
+        state: live.state.to_snapshot(),
+    })
+}
+
+fn store_failed() -> Refused {
+    Refused::new(Reason::FirestoreError, "the receipt store did not answer")
+}
+
+/// A defect of ours: a decision that does not seal or fold.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("cannot seal: {0}")]
+    Seal(#[from] ledger::SealError),
+    #[error("sealed bytes do not scan: {0}")]
+    Scan(#[from] ledger::ScanError),
+    #[error("sealed receipt does not fold: {0}")]
+    Fold(#[from] governors::FoldError),
+    #[error("decision names a draft that it does not hold")]
+    NoPrimary,
+    #[error("stream is gone from memory")]
+    Gone,
+}
+
+impl Group {
+    fn empty(number: u64, epoch: u64, head: HeadRecord) -> Group {
+        Group {
+            number,
+            epoch,
+            batch: Batch {
+                before: head,
+                after: head,
+                entries: Vec::new(),
+                due: Vec::new(),
+                snapshots: Vec::new(),
+            },
+            waiting: Vec::new(),
+            jobs: Vec::new(),
+            attempts: Vec::new(),
+            transitions: Vec::new(),
+        }
+    }
+}

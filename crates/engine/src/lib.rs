@@ -1,0 +1,27 @@
+//! The engine: the one door through which every decision passes.
+//!
+//! Owns: `act` (decide, seal, do, seal), the ports, supervision, the action pool, due timers, the
+//! reconciler and draining. Refuses to know: HTTP, SQL, and what any governor decides.
+//!
+//! ```text
+//!   act ──queue──▶ decider ──group──▶ writer ──▶ store
+//!    ▲               │ folds                │
+//!    └── answer ─────┴──────────────────────┴──▶ action pool ──▶ act (Settle)
+//! ```
+
+mod act;
+pub mod actions;
+pub mod cache;
+pub mod clock;
+pub mod commit;
+mod decider;
+pub mod edge;
+pub mod keys;
+mod load;
+pub mod ports;
+mod reconcile;
+pub mod supervise;
+mod writer;
+
+pub use act::{Engine, Options, Parts, Request};
+pub use commit::{Decided, Refused};

@@ -1,0 +1,66 @@
+//! Cold streams: snapshot and tail from the store, folded on a thread that may block.
+//!
+//! Owns: the fold from stored bytes and the proof that a snapshot belongs to the chain. Refuses
+//! to know: who waits.
+
+use governors::StreamState;
+use ledger::{StreamHead, View};
+use types::StreamName;
+
+use crate::cache::{Live, Loaded};
+use crate::ports::{ReadError, Snapshot, Store, Stored};
+
+/// Receipts read at a time: bounds memory for a stream of any length.
+const PAGE: usize = 1_000;
+
+/// Reads and folds one stream. `read_after_group` was taken before the call.
+pub(crate) fn load(
+    store: &dyn Store,
+    stream: &StreamName,
+    read_after_group: u64,
+) -> Result<Loaded, ReadError> {
+    let (mut state, mut head) = start(store, stream)?;
+    loop {
+        let page = store.read(stream, head.next_seq, PAGE)?;
+        let last = page.len() < PAGE;
+        for stored in page {
+            step(&mut state, &mut head, &stored)?;
+        }
+        if last {
+            break;
+        }
+    }
+    let due = state.next_due();
+    Ok(Loaded { live: Live { state, head, due, last_group: read_after_group }, read_after_group })
+}
+
+/// The newest usable snapshot, or the beginning. A snapshot is a cache: one that is unreadable or
+/// not part of the chain is passed over, never believed.
+fn start(store: &dyn Store, stream: &StreamName) -> Result<(StreamState, StreamHead), ReadError> {
+    let empty = || (StreamState::empty(stream), StreamHead::EMPTY);
+    let Some(snapshot) = store.snapshot(stream)? else { return Ok(empty()) };
+    let Snapshot { seq, hash, at, state, .. } = snapshot;
+    let in_chain = store.read(stream, seq, 1)?.first().is_some_and(|s| s.hash == hash);
+    match StreamState::from_snapshot(stream, &state).filter(|_| in_chain) {
+        Some(state) => {
+            Ok((state, StreamHead { next_seq: seq + 1, last_hash: Some(hash), last_at: at }))
+        }
+        None => {
+            tracing::warn!(event = "snapshot_refused", tenant_id = %stream, "snapshot does not belong to the chain, folding from the beginning");
+            Ok(empty())
+        }
+    }
+}
+
+fn step(state: &mut StreamState, head: &mut StreamHead, stored: &Stored) -> Result<(), ReadError> {
+    let corrupt = |what: &str| ReadError::Corrupt(format!("{what} at seq {}", stored.seq));
+    let view = View::scan(&stored.core).map_err(|_| corrupt("unreadable receipt"))?;
+    // INV-4, where it is read: a state is never folded over a broken chain.
+    if view.seq != head.next_seq || view.prev_hash != head.last_hash {
+        return Err(corrupt("broken link"));
+    }
+    state.apply(&view).map_err(|_| corrupt("receipt does not fold"))?;
+    let next_seq = view.seq + 1;
+    *head = StreamHead { next_seq, last_hash: Some(stored.hash), last_at: view.at };
+    Ok(())
+}

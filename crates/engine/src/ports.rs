@@ -1,0 +1,210 @@
+//! The Store port: the one contract that every backend keeps.
+//!
+//! Owns: what is atomic, what is durable when a call returns, and what a failure means. Refuses
+//! to know: SQL, files, and what a receipt says.
+
+use ledger::{HeadRecord, Kind, LedgerId, Row, Sealed};
+use types::{Hash, Micros, ReceiptId, StreamName};
+
+/// First 128 bits of the keyed hash of an idempotency key; the stream is part of the hash.
+pub type IdemKey = [u8; 16];
+
+/// What names a ledger and salts its commitments. The secret never leaves store and engine.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// Key of the keyed hashes in `idem` and `commitment`.
+    pub secret: [u8; 32],
+}
+
+/// What an acknowledged receipt survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The loss of power.
+    Durable,
+    /// Nothing: it is gone with the process.
+    Volatile,
+}
+
+impl Durability {
+    /// The word in answers and health.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Durability::Durable => "durable",
+            Durability::Volatile => "volatile",
+        }
+    }
+}
+
+/// One receipt on its way into the store, with what the projections need to know of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The receipt.
+    pub sealed: Sealed,
+    /// Its kind.
+    pub kind: Kind,
+    /// The idempotency key that it answers.
+    pub key: Option<IdemKey>,
+    /// The attempt that this result settles.
+    pub settles: Option<ReceiptId>,
+}
+
+impl Entry {
+    /// True for an attempt whose result is still to come.
+    #[must_use]
+    pub fn opens_attempt(&self) -> bool {
+        self.kind == Kind::ActionAttempt
+    }
+}
+
+/// A stream's state at one position: a cache that may be deleted at any time.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The stream.
+    pub stream: StreamName,
+    /// The newest receipt that it covers.
+    pub seq: u64,
+    /// That receipt's hash; a snapshot whose hash is not in the chain is worthless.
+    pub hash: Hash,
+    /// That receipt's instant.
+    pub at: Micros,
+    /// The state, in the governors' own format.
+    pub state: Vec<u8>,
+}
+
+/// Everything of one commit.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The ledger before it.
+    pub before: HeadRecord,
+    /// The ledger after it.
+    pub after: HeadRecord,
+    /// Receipts in commit order; positions follow `before.size`.
+    pub entries: Vec<Entry>,
+    /// Streams whose next due time changed.
+    pub due: Vec<(StreamName, Option<Micros>)>,
+    /// Snapshots to keep.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Why a batch was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another writer holds one of the places or keys. Nothing was written: decide again.
+    #[error("lost the race for a position")]
+    Conflict,
+    /// Nothing was written and a later attempt may succeed.
+    #[error("store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store can no longer be trusted to keep what it acknowledges. Stop.
+    #[error("store failed for good: {0}")]
+    Fatal(String),
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store did not answer.
+    #[error("store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store answered with something that cannot be.
+    #[error("store is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// A stored receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Place in commit order, from 1.
+    pub pos: u64,
+    /// The stream that it is filed under.
+    pub stream: StreamName,
+    /// The position that it is filed under.
+    pub seq: u64,
+    /// Its id.
+    pub id: ReceiptId,
+    /// Canonical bytes without the hashes.
+    pub core: Vec<u8>,
+    /// SHA-256 of the bytes.
+    pub hash: Hash,
+    /// The link.
+    pub chain_hash: Hash,
+}
+
+impl Stored {
+    /// The row as the verifier takes it.
+    #[must_use]
+    pub fn row(&self) -> Row<'_> {
+        Row {
+            pos: self.pos,
+            id: self.id,
+            stream: self.stream.as_str(),
+            seq: self.seq,
+            core: &self.core,
+            hash: self.hash,
+            chain_hash: self.chain_hash,
+        }
+    }
+}
+
+/// A search: newest first, bounded.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only this stream.
+    pub stream: Option<StreamName>,
+    /// Only receipts committed before this position: the cursor of the page before.
+    pub before_pos: Option<u64>,
+    /// At most this many rows are read, matching or not.
+    pub scan_limit: usize,
+}
+
+/// The Store port.
+///
+/// Calls block and are made from threads that may block. `append` is called by one thread at a
+/// time; reads come from many.
+pub trait Store: Send + Sync + 'static {
+    /// The backend's name, as the setting spells it.
+    fn backend(&self) -> &'static str;
+
+    /// What an acknowledged receipt survives.
+    fn durability(&self) -> Durability;
+
+    /// The ledger's name and secret.
+    fn identity(&self) -> Identity;
+
+    /// Where the ledger stands.
+    fn head(&self) -> Result<HeadRecord, ReadError>;
+
+    /// Writes the batch: all of it or nothing, durable on return. Creating a `(stream, seq)`, an
+    /// id or a key that exists is a [`AppendError::Conflict`]: the only fence there is. A backend
+    /// whose commit has an unknown outcome settles it by reading the fence back before it answers.
+    fn append(&self, batch: &Batch) -> Result<(), AppendError>;
+
+    /// The newest snapshot of a stream.
+    fn snapshot(&self, stream: &StreamName) -> Result<Option<Snapshot>, ReadError>;
+
+    /// Up to `limit` receipts of a stream from `from_seq`, ascending.
+    fn read(
+        &self,
+        stream: &StreamName,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, ReadError>;
+
+    /// One receipt by id.
+    fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError>;
+
+    /// For each key the receipt that it was used for. Same length and order as `keys`.
+    fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError>;
+
+    /// A page of receipts, newest first.
+    fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError>;
+
+    /// Up to `limit` streams with something due at `now`, most overdue first.
+    fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError>;
+
+    /// Up to `limit` attempts without a result, oldest first.
+    fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError>;
+}

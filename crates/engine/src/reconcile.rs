@@ -1,0 +1,219 @@
+//! Reconcilers: jobs without input, idempotent, woken by a timer, with one code path for the
+//! first run after a crash and for every later one.
+//!
+//! Owns: due timers, unsettled attempts, aggregated refusals. Refuses to know: what is decided.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use governors::{Command, Outcome, OutcomeStatus};
+use ledger::View;
+use ledger::scan::MetaView;
+use types::{Micros, ReceiptId, StreamName, limits};
+
+use crate::act::{Engine, Request};
+use crate::actions::Job;
+use crate::edge::WINDOW;
+use crate::ports::Stored;
+use crate::supervise::Stop;
+
+/// Streams or attempts that one look takes on.
+const LOOK_MAX: usize = 256;
+/// Ticks that wait for one commit together.
+const TICKS_AT_ONCE: usize = 64;
+/// The wait between two tries to settle a result while the store is away.
+const SETTLE_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Does what is due, also for tenants that are not loaded.
+pub(crate) async fn timers(engine: Engine, mut stop: Stop) {
+    loop {
+        let more = tokio::select! {
+            () = stop.asked() => return,
+            more = fire_due(&engine) => more,
+        };
+        if !more {
+            tokio::select! {
+                () = stop.asked() => return,
+                () = tokio::time::sleep(engine.inner().options.check_interval) => {}
+            }
+        }
+    }
+}
+
+/// One look; true when there is probably more.
+async fn fire_due(engine: &Engine) -> bool {
+    let now = engine.clock().now();
+    let Ok(due) = engine.blocking(move |store| store.due(now, LOOK_MAX)).await else {
+        return false;
+    };
+    let mut moved = false;
+    for streams in due.chunks(TICKS_AT_ONCE) {
+        let ticks = streams.iter().map(|stream| engine.submit(tick(stream), None));
+        for outcome in join_all(ticks).await {
+            match outcome {
+                Ok(Some(_)) => {
+                    moved = true;
+                    engine.inner().metrics.timers_fired.inc();
+                }
+                Ok(None) => {}
+                Err(refused) => {
+                    tracing::warn!(event = "timer_refused", %refused, "a due timer waits");
+                }
+            }
+        }
+    }
+    // Without progress the next look would find the same streams at once.
+    moved && due.len() == LOOK_MAX
+}
+
+fn tick(stream: &StreamName) -> Request<'static> {
+    Request {
+        stream: stream.clone(),
+        command: Command::Tick,
+        actor: "timer",
+        may_register: false,
+        key: None,
+    }
+}
+
+/// Finds attempts that nobody is about to settle: their process died, or their result was lost.
+pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.asked() => return,
+            () = settle_orphans(&engine) => {}
+        }
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(engine.inner().options.check_interval) => {}
+        }
+    }
+}
+
+async fn settle_orphans(engine: &Engine) {
+    let inner = engine.inner();
+    // Who was in flight before the look may have been settled since, and what was opened after it
+    // is none of ours: neither is an orphan.
+    let flying = inner.in_flight.snapshot();
+    let looked_at = engine.clock().now();
+    let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
+    inner.metrics.actions_unsettled.set(open.len() as i64);
+    for stored in open {
+        if flying.contains(&stored.id) || !inner.in_flight.mark(stored.id) {
+            continue;
+        }
+        if !adopt(engine, &stored, looked_at).await {
+            inner.in_flight.unmark(stored.id);
+        }
+    }
+}
+
+/// Takes an orphan on; false when it is to be left alone for now.
+async fn adopt(engine: &Engine, stored: &Stored, looked_at: Micros) -> bool {
+    let Ok(view) = View::scan(&stored.core) else {
+        tracing::error!(event = "attempt_unreadable", receipt_id = %stored.id, "unsettled attempt cannot be read");
+        return false;
+    };
+    if view.at >= looked_at {
+        return false;
+    }
+    let action = view.action.text().into_owned();
+    let spec = engine.inner().registry.get(&action).map(|actuator| actuator.spec());
+    let Some(permit) = engine.inner().pool.reserve() else { return false };
+    let args = arguments(&view);
+    let job = Job { stream: stored.stream.clone(), attempt: stored.id, action, args, permit };
+    if spec.is_some_and(|spec| spec.idempotent) {
+        tracing::warn!(event = "attempt_repeated", receipt_id = %stored.id, "repeating an attempt without a result");
+        engine.inner().pool.submit(job);
+        return true;
+    }
+    tracing::warn!(event = "attempt_unknown", receipt_id = %stored.id, "the outcome of an attempt is unknown");
+    let outcome = Outcome { status: OutcomeStatus::Unknown, duration_ms: 0, tries: 1 };
+    let request = settlement(&stored.stream, stored.id, outcome);
+    // Settled or not, it is not in flight: what failed now is found again by the next look.
+    let _ = engine.submit(request, Some(job.permit)).await;
+    false
+}
+
+fn arguments(view: &View<'_>) -> BTreeMap<String, i64> {
+    let integers = view.metadata().filter_map(|(key, value)| match value {
+        MetaView::Int(value) => Some((key.to_owned(), value)),
+        MetaView::Text(_) | MetaView::Bool(_) => None,
+    });
+    integers.collect()
+}
+
+fn settlement(stream: &StreamName, attempt: ReceiptId, outcome: Outcome) -> Request<'static> {
+    Request {
+        stream: stream.clone(),
+        command: Command::Settle { attempt, outcome },
+        actor: "action_pool",
+        may_register: false,
+        key: None,
+    }
+}
+
+/// Seals the result of a job; goes on trying while the store is away, until asked to stop.
+pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop: Stop) {
+    let Job { stream, attempt, permit, .. } = job;
+    let mut permit = Some(permit);
+    loop {
+        let request = Request {
+            stream: stream.clone(),
+            command: command.clone(),
+            actor: "action_pool",
+            may_register: false,
+            key: None,
+        };
+        match engine.submit(request, permit.take()).await {
+            Ok(_) => break,
+            Err(refused) => {
+                tracing::warn!(event = "settle_waits", %attempt, %refused, "a result cannot be sealed yet");
+            }
+        }
+        tokio::select! {
+            () = stop.asked() => break,
+            () = tokio::time::sleep(SETTLE_BACKOFF) => permit = engine.inner().pool.reserve(),
+        }
+    }
+    engine.inner().in_flight.unmark(attempt);
+}
+
+/// Turns the counts of refusals into receipts.
+pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = stop.asked() => return,
+            () = tokio::time::sleep(WINDOW) => flush_edge(&engine).await,
+        }
+    }
+}
+
+/// One receipt for each count.
+pub(crate) async fn flush_edge(engine: &Engine) {
+    let counts = engine.edge().take();
+    let receipts = counts.iter().map(|(reason, endpoint, count)| {
+        engine.submit(
+            Request {
+                stream: StreamName::system(limits::STREAM_EDGE),
+                command: Command::Refused {
+                    reason: *reason,
+                    endpoint,
+                    count: *count,
+                    window_s: WINDOW.as_secs() as i64,
+                },
+                actor: "tai",
+                may_register: false,
+                key: None,
+            },
+            None,
+        )
+    });
+    for (outcome, (reason, endpoint, count)) in join_all(receipts).await.into_iter().zip(&counts) {
+        if let Err(refused) = outcome {
+            engine.edge().add(*reason, endpoint, *count);
+            tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
+        }
+    }
+}

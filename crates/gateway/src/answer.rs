@@ -1,0 +1,181 @@
+//! Answers: receipts verbatim, refusals in one envelope.
+//!
+//! Owns: headers of a decision and the shape of an error. Refuses to know: routes.
+
+use axum::body::Body;
+use axum::response::Response;
+use engine::{Decided, Refused};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use ledger::public::public_bytes;
+use ledger::{Kind, Sealed, View};
+use serde_json::{Map, Value, json};
+use types::{Micros, Reason, ReceiptId};
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_RECEIPT_ID: HeaderName = HeaderName::from_static("x-receipt-id");
+pub(crate) const X_DURABILITY: HeaderName = HeaderName::from_static("x-durability");
+pub(crate) const X_IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("x-idempotent-replay");
+
+/// What a handler produces.
+pub(crate) type Handled = Result<Answer, Fault>;
+
+/// A good answer, with what the access log wants to know.
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    pub(crate) facts: Facts,
+}
+
+/// What the access log wants to know. Ids are here only after they passed validation.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Facts {
+    pub(crate) tenant_id: Option<String>,
+    pub(crate) receipt_id: Option<ReceiptId>,
+    pub(crate) reason: Option<Reason>,
+}
+
+/// A refusal on its way out. `receipt` is set when it has a receipt of its own; if not, the edge
+/// counts it.
+pub(crate) struct Fault {
+    pub(crate) refused: Refused,
+    pub(crate) receipt: Option<(ReceiptId, types::Hash, i64)>,
+    pub(crate) facts: Facts,
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Fault {
+        let facts = Facts { reason: Some(refused.reason), ..Facts::default() };
+        Fault { refused, receipt: None, facts }
+    }
+}
+
+impl From<dialect::Fault> for Fault {
+    fn from(fault: dialect::Fault) -> Fault {
+        Refused::new(fault.reason, fault.detail.as_str()).into()
+    }
+}
+
+/// A refusal without a receipt.
+pub(crate) fn fault(reason: Reason, detail: impl Into<String>) -> Fault {
+    Refused::new(reason, detail).into()
+}
+
+/// Renders a refusal in the one envelope: the shape of a refusal receipt.
+pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response {
+    let Refused { reason, detail, retry_after_s } = &fault.refused;
+    let mut body = Map::new();
+    let timestamp = fault.receipt.map_or(now.secs(), |(.., timestamp)| timestamp);
+    if let Some((id, hash, _)) = fault.receipt {
+        body.insert("id".into(), id.to_string().into());
+        body.insert("hash".into(), format!("{}{hash}", ledger::HASH_PREFIX).into());
+    }
+    body.insert("type".into(), "refusal".into());
+    body.insert("timestamp".into(), timestamp.into());
+    body.insert("reason".into(), reason.code().into());
+    body.insert("detail".into(), detail.as_str().into());
+    body.insert("request_id".into(), request_id.into());
+    body.insert("retryable".into(), reason.retryable().into());
+    if let Some(seconds) = retry_after_s {
+        body.insert("retry_after".into(), (*seconds).into());
+    }
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = json_response(status, &Value::Object(body));
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
+    }
+    if let Some((id, ..)) = fault.receipt {
+        receipt_header(&mut response, id);
+    }
+    response
+}
+
+/// A JSON answer.
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
+    raw_json(status, value.to_string().into_bytes())
+}
+
+/// Bytes that are JSON already.
+pub(crate) fn raw_json(status: StatusCode, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The public form of a receipt.
+pub(crate) fn receipt_bytes(sealed: &Sealed) -> Result<Vec<u8>, Fault> {
+    public_bytes(&sealed.core, sealed.hash, sealed.chain_hash)
+        .map_err(|_| fault(Reason::InternalError, "the receipt cannot be shown"))
+}
+
+/// Renders a decision: a refusal as the envelope with its receipt's id, anything else by `body`.
+pub(crate) fn decision(
+    decided: &Decided,
+    durability: &'static str,
+    body: impl FnOnce(&View<'_>, Vec<u8>) -> Vec<u8>,
+) -> Handled {
+    let sealed = &*decided.receipt;
+    let unreadable = |_| fault(Reason::InternalError, "the receipt cannot be shown");
+    let view = View::scan(&sealed.core).map_err(unreadable)?;
+    let facts = Facts {
+        tenant_id: view.tenant_id.map(str::to_owned),
+        receipt_id: Some(sealed.id),
+        reason: None,
+    };
+    if view.kind == Kind::Refusal && !decided.replayed {
+        return Err(refusal(&view, sealed, facts));
+    }
+    // A repeated request is answered with the receipt of the first, also when that refused: for a
+    // push that is the acknowledgement that the message was decided.
+    let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
+    receipt_header(&mut response, sealed.id);
+    let headers = response.headers_mut();
+    headers.insert(X_DURABILITY, HeaderValue::from_static(durability));
+    if decided.replayed {
+        headers.insert(X_IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
+    }
+    Ok(Answer { response, facts })
+}
+
+fn refusal(view: &View<'_>, sealed: &Sealed, facts: Facts) -> Fault {
+    let code = view.reason.map(|raw| raw.text()).unwrap_or_default();
+    let found = Reason::ALL.iter().copied().find(|reason| reason.code() == code);
+    let reason = found.unwrap_or(Reason::StateError);
+    let detail = view.detail.map(|raw| raw.text().into_owned()).unwrap_or_default();
+    Fault {
+        refused: Refused::new(reason, detail),
+        receipt: Some((sealed.id, sealed.hash, view.timestamp)),
+        facts: Facts { reason: Some(reason), ..facts },
+    }
+}
+
+fn receipt_header(response: &mut Response, id: ReceiptId) {
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(X_RECEIPT_ID, value);
+    }
+}
+
+/// The body of a customer call: the price, and the receipt that proves it.
+pub(crate) fn price_body(view: &View<'_>, receipt: &[u8]) -> Vec<u8> {
+    let text = |raw: ledger::scan::Raw<'_>| raw.text().into_owned();
+    let head = json!({
+        "status": "ok",
+        "customer_id": view.tenant_id,
+        "price": {
+            "amount": view.amount,
+            "currency": view.currency.map(text),
+            "plan": view.meta_text("plan"),
+            "period": "month",
+        },
+        "receipt_id": view.id.to_string(),
+    });
+    // The receipt goes in byte for byte, so that what the caller keeps is what was hashed.
+    let mut bytes = head.to_string().into_bytes();
+    bytes.pop();
+    bytes.extend_from_slice(b",\"receipt\":");
+    bytes.extend_from_slice(receipt);
+    bytes.push(b'}');
+    bytes
+}

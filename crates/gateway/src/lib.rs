@@ -1,0 +1,73 @@
+//! The front door: HTTP in, one call to the engine, HTTP out.
+//!
+//! Owns: the route table, limits on connections, bodies and time, request ids, the error envelope
+//! and `/health`. Refuses to know: SQL, files, and why anything is decided. A handler parses,
+//! calls the engine and renders.
+
+mod answer;
+mod body;
+mod health;
+mod marketplace;
+mod pubsub;
+mod receipts;
+mod routes;
+mod serve;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use dialect::JsonLimits;
+use engine::Engine;
+use governors::Rules;
+use telemetry::metrics::Metrics;
+
+pub use routes::{ROUTES, Route};
+pub use serve::worker;
+
+/// Limits and facts of the front door.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections at once; further ones wait in the listen backlog.
+    pub connections_max: usize,
+    /// Requests in work at once; further ones are answered 503.
+    pub requests_max: usize,
+    /// Bytes of a body.
+    pub body_max_bytes: usize,
+    /// From the request's head to its answer.
+    pub request_timeout: Duration,
+    /// How long connections may finish their work once asked to stop.
+    pub drain_timeout: Duration,
+    /// False answers 404 on `/metrics`.
+    pub metrics_enabled: bool,
+    /// Settings that give up a guarantee: named in `/health`, which turns yellow.
+    pub relaxed: Vec<&'static str>,
+}
+
+/// The front door's parts.
+pub struct Gateway {
+    engine: Engine,
+    rules: Arc<Rules>,
+    metrics: Arc<Metrics>,
+    options: Options,
+    json: JsonLimits,
+    in_flight: AtomicUsize,
+    /// Where the door is.
+    pub address: SocketAddr,
+}
+
+impl Gateway {
+    /// A front door for `engine` that listens at `address`.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        rules: Arc<Rules>,
+        metrics: Arc<Metrics>,
+        options: Options,
+        address: SocketAddr,
+    ) -> Gateway {
+        let (json, in_flight) = (JsonLimits::default(), AtomicUsize::new(0));
+        Gateway { engine, rules, metrics, options, json, in_flight, address }
+    }
+}

@@ -1,0 +1,97 @@
+//! Receipts to be, as governors write them.
+//!
+//! Owns: the rule names and the fields that every draft of this crate fills. Refuses to know:
+//! which draft is right.
+
+use ledger::draft::Text;
+use ledger::{Draft, Kind};
+use types::{Micros, Reason};
+
+use crate::decision::Context;
+use crate::state::TenantState;
+
+/// The rules that decide, as the receipt field `rule` names them. Folding matches on them.
+pub(crate) mod rule {
+    pub(crate) const REGISTER: &str = "tenant.register";
+    pub(crate) const SCHEDULE: &str = "entitlement.schedule";
+    pub(crate) const EFFECTIVE: &str = "entitlement.effective";
+    pub(crate) const LAPSE: &str = "entitlement.lapse";
+    pub(crate) const QUOTE: &str = "account.quote";
+    pub(crate) const CHARGE: &str = "account.charge";
+    pub(crate) const GATE: &str = "signal.gate";
+    pub(crate) const STALE: &str = "signal.stale";
+    pub(crate) const COALESCE: &str = "signal.coalesce";
+    pub(crate) const INTERVENE: &str = "signal.intervene";
+    pub(crate) const WARN: &str = "signal.warn";
+    pub(crate) const CALM: &str = "signal.calm";
+    pub(crate) const SETTLED: &str = "signal.settled";
+    pub(crate) const SETTLE: &str = "action.settle";
+    pub(crate) const THROTTLE_END: &str = "throttle.lease";
+}
+
+/// Who acts when only time has passed. The same whichever command noticed it, because that
+/// command's caller asked for nothing of the kind.
+pub(crate) const TIME: &str = "governor";
+
+/// The state of an account once it exists, the field `state_to` of its registration.
+pub(crate) const REGISTERED: &str = "registered";
+
+pub(crate) fn transition(action: &'static str, rule: &'static str, actor: &str) -> Draft {
+    ruled(Kind::Transition, action, rule, actor)
+}
+
+pub(crate) fn ruled(kind: Kind, action: impl Into<Text>, rule: &'static str, actor: &str) -> Draft {
+    let mut draft = Draft::new(kind, action);
+    draft.rule = Some(rule.into());
+    draft.actor = Some(actor.to_owned().into());
+    draft
+}
+
+pub(crate) fn refusal(
+    action: &'static str,
+    rule: &'static str,
+    actor: &str,
+    reason: Reason,
+    detail: String,
+) -> Draft {
+    let mut draft = ruled(Kind::Refusal, action, rule, actor);
+    draft.reason = Some(reason.code().into());
+    draft.detail = Some(detail.into());
+    draft
+}
+
+/// What must stand before the answer to a caller of this tenant: its registration, or nothing;
+/// `None` when the tenant is unknown and this caller may not register it.
+pub(crate) fn registration(state: &TenantState, cx: &Context<'_>) -> Option<Vec<Draft>> {
+    match (state.registered, cx.may_register) {
+        (true, _) => Some(Vec::new()),
+        (false, true) => {
+            let draft = transition("register", rule::REGISTER, cx.actor);
+            Some(vec![draft.states("unregistered", REGISTERED)])
+        }
+        (false, false) => None,
+    }
+}
+
+/// An instant as receipts hold it. Commands are floored to it before anything is decided, so that
+/// a decision and the fold of its receipt see the same instant.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub(crate) struct Secs(pub(crate) i64);
+
+impl Secs {
+    pub(crate) fn floor(instant: Micros) -> Secs {
+        Secs(instant.secs())
+    }
+
+    pub(crate) fn instant(self) -> Micros {
+        Micros::from_secs(self.0)
+    }
+
+    /// True when this instant is not after `now`.
+    pub(crate) fn reached(self, now: Micros) -> bool {
+        self.instant() <= now
+    }
+}

@@ -1,0 +1,87 @@
+//! Governors: who may do what, decided from folded receipts and nothing else.
+//!
+//! Owns: the closed table of state × command for every kind of stream, the fold that receipts
+//! change state by, and the catalogue that prices and thresholds come from. Refuses to know: any
+//! clock, storage, wire format, or how an action is performed.
+//!
+//! Two rules hold everywhere. State changes only by [`StreamState::apply`], so that what is
+//! decided now and what is folded after a restart cannot differ. And [`decide`] never fails: what
+//! is not permitted is a refusal with a reason, not an error.
+
+mod account;
+pub mod command;
+pub mod decision;
+mod draft;
+mod entitlement;
+pub mod labels;
+pub mod rules;
+mod signal;
+mod snapshot;
+pub mod state;
+mod system;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+pub use command::{Command, EntitlementAction, EntitlementChange, Outcome, OutcomeStatus, Signal};
+pub use decision::{Context, Decision, Effect, Rejection, Sealing};
+pub use labels::transition_labels;
+pub use rules::{Catalogue, CatalogueError, Plan, Rules};
+pub use state::{FoldError, StreamState, SystemState, TenantState};
+
+use ledger::Kind;
+use types::Reason;
+
+/// Decides one command. Total: every command on every state has an answer, and none of them
+/// changes `state`; only sealed receipts do, through [`StreamState::apply`].
+#[must_use]
+pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Context<'_>) -> Decision {
+    debug_assert_eq!(cx.stream.is_system(), matches!(state, StreamState::System(_)));
+    let decision = match state {
+        StreamState::System(state) => system::decide(*state, command, cx),
+        StreamState::Tenant(state) => match command {
+            Command::Entitlement(change) => entitlement::decide(rules, state, change, cx),
+            Command::Quote { charge } => account::decide(rules, state, *charge, cx),
+            Command::Signal(signal) => signal::decide(rules, state, signal, cx),
+            Command::Settle { attempt, outcome } => {
+                signal::settle(rules, state, *attempt, *outcome, cx)
+            }
+            Command::Tick => tick::decide(state, cx),
+            Command::Untenanted { .. } | Command::Refused { .. } | Command::Note { .. } => {
+                wrong_stream()
+            }
+        },
+    };
+    debug_assert!(at_most_one_action(state, &decision), "INV-8");
+    decision
+}
+
+/// INV-8: at most one action of a tenant is in flight. A unit may start one only where none is,
+/// or behind the result of the one that was.
+fn at_most_one_action(state: &StreamState, decision: &Decision) -> bool {
+    let Decision::Seal(sealing) = decision else { return true };
+    let mut in_flight = state.in_flight().is_some();
+    sealing.drafts.iter().all(|draft| match draft.kind {
+        Kind::ActionAttempt => !std::mem::replace(&mut in_flight, true),
+        Kind::ActionResult => std::mem::replace(&mut in_flight, false),
+        Kind::Transition | Kind::Refusal => true,
+    })
+}
+
+/// The answer to a command that this kind of stream does not take.
+fn wrong_stream() -> Decision {
+    Decision::Reject(Rejection {
+        reason: Reason::StateError,
+        detail: "this stream does not take the command".to_owned(),
+        retry_after_s: None,
+    })
+}
+
+/// The answer to a command for a tenant that nobody has registered.
+fn unknown_tenant() -> Decision {
+    Decision::Reject(Rejection {
+        reason: Reason::UnknownTenant,
+        detail: "the tenant is not registered".to_owned(),
+        retry_after_s: None,
+    })
+}

@@ -1,0 +1,206 @@
+//! What a stream amounts to, folded from its receipts one by one.
+//!
+//! Owns: the shape of a stream's state and the only way to change it. Refuses to know: how the
+//! next receipt is decided. A hundred thousand of these are in memory at once, hence sorted
+//! vectors and boxed text instead of maps and strings.
+
+use ledger::{Kind, View};
+use serde::{Deserialize, Serialize};
+use types::{Micros, ReceiptId, StreamName, limits};
+
+use crate::draft::{Secs, rule};
+use crate::entitlement::Entitlement;
+use crate::signal::SignalState;
+
+/// Why a receipt cannot follow the ones before it. Each is a defect or a damaged ledger: what a
+/// governor decides always folds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// A rule that this version does not know; guessing its meaning could grant something.
+    #[error("the receipt names a rule that this version does not know")]
+    UnknownRule,
+    /// A field that the rule needs is absent or holds no word of its table.
+    #[error("the receipt lacks {field} in a form that its rule permits")]
+    Field {
+        /// The receipt field, or the metadata entry.
+        field: &'static str,
+    },
+    /// A tenant's stream does not start with its registration, or holds a second one.
+    #[error("the receipt does not agree with the registration of its tenant")]
+    Registration,
+    /// `state_from` is not the state that the earlier receipts lead to.
+    #[error("the receipt starts from another state than the ones before it lead to")]
+    StateFrom,
+    /// INV-8: at most one action of a tenant is in flight.
+    #[error("the receipt starts an action while another is in flight")]
+    SecondAttempt,
+    /// A result without its attempt.
+    #[error("the receipt settles an action that is not in flight")]
+    NotInFlight,
+}
+
+/// The state of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamState {
+    /// The chain of one tenant.
+    Tenant(TenantState),
+    /// A chain of the service itself.
+    System(SystemState),
+}
+
+/// What is known of one tenant. Opaque: governors read it, callers ask [`StreamState`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantState {
+    pub(crate) registered: bool,
+    /// In ascending order of ids. One that is unentitled and has nothing scheduled is not kept.
+    pub(crate) entitlements: Vec<Entitlement>,
+    /// `at` of the newest quote or refused charge, in microseconds.
+    pub(crate) last_call_at_us: Option<i64>,
+    pub(crate) throttle: Option<Throttle>,
+    pub(crate) signal: SignalState,
+}
+
+/// A lease that keeps a tenant's calls apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Throttle {
+    pub(crate) until: Secs,
+    pub(crate) min_interval_ms: i64,
+}
+
+/// System streams record and have nothing to fold; each takes its own commands only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemState {
+    /// `_signals`: signals that name no tenant.
+    Signals,
+    /// `_edge`: refusals in aggregate.
+    Edge,
+    /// `_ops`: facts about the service.
+    Ops,
+    /// A system stream of another version; it takes nothing.
+    Unlisted,
+}
+
+impl StreamState {
+    /// The state before the first receipt.
+    #[must_use]
+    pub fn empty(stream: &StreamName) -> StreamState {
+        if !stream.is_system() {
+            return StreamState::Tenant(TenantState::default());
+        }
+        StreamState::System(match stream.as_str() {
+            limits::STREAM_SIGNALS => SystemState::Signals,
+            limits::STREAM_EDGE => SystemState::Edge,
+            limits::STREAM_OPS => SystemState::Ops,
+            _ => SystemState::Unlisted,
+        })
+    }
+
+    /// Folds the next receipt of the stream. After an error the state is unchanged and must not
+    /// be decided on.
+    pub fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
+        match self {
+            StreamState::System(_) => Ok(()),
+            StreamState::Tenant(state) => state.apply(receipt),
+        }
+    }
+
+    /// When [`crate::Command::Tick`] has something to do next, possibly in the past.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Micros> {
+        match self {
+            StreamState::System(_) => None,
+            StreamState::Tenant(state) => state.next_due().map(Secs::instant),
+        }
+    }
+
+    /// The attempt that has no result yet (INV-8: there is at most one).
+    #[must_use]
+    pub fn in_flight(&self) -> Option<ReceiptId> {
+        match self {
+            StreamState::System(_) => None,
+            StreamState::Tenant(state) => state.signal.flight().map(|flight| flight.attempt),
+        }
+    }
+}
+
+impl TenantState {
+    fn next_due(&self) -> Option<Secs> {
+        let entitlements = self.entitlements.iter().filter_map(Entitlement::next_due);
+        entitlements.chain(self.throttle.map(|throttle| throttle.until)).min()
+    }
+
+    /// The entitlement of that id; one that was never granted is unentitled.
+    pub(crate) fn entitlement(&self, id: &str) -> Entitlement {
+        match self.find(id) {
+            Ok(at) => self.entitlements[at].clone(),
+            Err(_) => Entitlement::unentitled(id),
+        }
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<usize, usize> {
+        self.entitlements.binary_search_by(|held| held.id().cmp(id))
+    }
+
+    /// The gate: true when the tenant holds something active at `now`, whatever has been ticked.
+    pub(crate) fn any_active(&self, now: Micros) -> bool {
+        self.entitlements.iter().any(|held| held.is_active(now))
+    }
+
+    fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
+        let rule = receipt.rule.map(|raw| raw.text()).unwrap_or_default();
+        if self.registered == (rule == rule::REGISTER) {
+            return Err(FoldError::Registration);
+        }
+        match (receipt.kind, &*rule) {
+            (Kind::Transition, rule::REGISTER) => self.registered = true,
+            (Kind::Transition, rule::QUOTE) | (Kind::Refusal, rule::CHARGE) => {
+                self.last_call_at_us = Some(receipt.at.0);
+            }
+            (Kind::Transition, rule::THROTTLE_END) => self.throttle = None,
+            (Kind::Transition, _) if rule.starts_with("entitlement.") => {
+                self.apply_entitlement(&rule, receipt)?;
+            }
+            (Kind::Refusal, rule::EFFECTIVE) => self.apply_entitlement(&rule, receipt)?,
+            (Kind::Transition, _) if rule.starts_with("signal.") => {
+                self.signal.apply_transition(&rule, receipt)?;
+            }
+            (Kind::Refusal, rule::GATE) => self.signal.refuse(),
+            (Kind::ActionAttempt, rule::INTERVENE) => self.signal.start(receipt)?,
+            (Kind::ActionResult, rule::SETTLE) => {
+                if let Some(throttle) = self.signal.settle(receipt)? {
+                    self.throttle = Some(throttle);
+                }
+            }
+            // A refusal of any other rule left everything as it was.
+            (Kind::Refusal, _) => {}
+            (Kind::Transition | Kind::ActionAttempt | Kind::ActionResult, _) => {
+                return Err(FoldError::UnknownRule);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_entitlement(&mut self, rule: &str, receipt: &View<'_>) -> Result<(), FoldError> {
+        let id = receipt.entitlement_id.ok_or(FoldError::Field { field: "entitlement_id" })?;
+        let id = id.text();
+        let mut entitlement = self.entitlement(&id);
+        entitlement.apply(rule, receipt)?;
+        match (self.find(&id), entitlement.is_blank()) {
+            (Ok(at), true) => {
+                self.entitlements.remove(at);
+            }
+            (Ok(at), false) => self.entitlements[at] = entitlement,
+            (Err(_), true) => {}
+            (Err(at), false) => {
+                // Most tenants hold one or two: growing by doubling would reserve four.
+                if self.entitlements.len() < 4 {
+                    self.entitlements.reserve_exact(1);
+                }
+                self.entitlements.insert(at, entitlement);
+            }
+        }
+        Ok(())
+    }
+}

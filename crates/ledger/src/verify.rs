@@ -1,0 +1,288 @@
+//! The verifier: every hash again, from stored bytes alone.
+//!
+//! Owns: the four verdicts (002 scenario 10) and the place of the first fault. Uses no snapshot,
+//! no projection and no column that it has not compared with the bytes. Refuses to know: storage.
+
+use std::collections::HashMap;
+
+use types::{Hash, Micros, ReceiptId};
+
+use crate::head::{HeadRecord, LedgerId, next_root};
+use crate::scan::View;
+use crate::seal::{chain_hash, receipt_id, sha256};
+
+/// A stored receipt as the store holds it: bytes, and the columns that claim to describe them.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Place in commit order, from 1.
+    pub pos: u64,
+    /// The id that look-ups find it by.
+    pub id: ReceiptId,
+    /// The stream that it is filed under.
+    pub stream: &'a str,
+    /// The position that it is filed under.
+    pub seq: u64,
+    /// The bytes.
+    pub core: &'a [u8],
+    /// SHA-256 that is claimed for them.
+    pub hash: Hash,
+    /// The claimed link.
+    pub chain_hash: Hash,
+}
+
+/// The four verdicts of the seed, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Nothing is missing: no gap, no short tail.
+    AllPresent,
+    /// Every hash and every link holds.
+    ChainUnbroken,
+    /// No receipt stands twice.
+    NoDuplicates,
+    /// Time never runs backwards.
+    TimestampsInOrder,
+}
+
+impl Verdict {
+    /// In the order of the seed's output.
+    pub const ALL: [Verdict; 4] = [
+        Verdict::AllPresent,
+        Verdict::ChainUnbroken,
+        Verdict::NoDuplicates,
+        Verdict::TimestampsInOrder,
+    ];
+
+    /// The line of 002 scenario 10, without its mark.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Verdict::AllPresent => "All receipts present",
+            Verdict::ChainUnbroken => "Chain is unbroken (all hashes match)",
+            Verdict::NoDuplicates => "No duplicates found",
+            Verdict::TimestampsInOrder => "Timestamps in order",
+        }
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Which verdict falls.
+    pub verdict: Verdict,
+    /// Place in commit order; 0 for findings about the end of the ledger.
+    pub pos: u64,
+    /// The stream as filed.
+    pub stream: String,
+    /// The position as filed.
+    pub seq: u64,
+    /// What is wrong, in one sentence.
+    pub what: &'static str,
+}
+
+/// Findings kept in full; behind these they are only counted.
+pub const FINDINGS_KEPT: usize = 100;
+
+/// What a verification found.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Receipts read.
+    pub receipts: u64,
+    /// Streams seen.
+    pub streams: u64,
+    /// The root over everything read.
+    pub root: Hash,
+    /// The first findings, in commit order.
+    pub findings: Vec<Finding>,
+    /// All findings.
+    pub findings_total: u64,
+    /// True when a head record was at hand, so that a short tail would have been found.
+    pub head_checked: bool,
+}
+
+impl Report {
+    /// True when nothing is wrong.
+    #[must_use]
+    pub fn intact(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    /// True when nothing is wrong under this verdict.
+    #[must_use]
+    pub fn holds(&self, verdict: Verdict) -> bool {
+        self.findings_total == 0 || !self.findings.iter().any(|f| f.verdict == verdict)
+    }
+}
+
+struct Stream {
+    next_seq: u64,
+    last_hash: Option<Hash>,
+    last_at: Micros,
+}
+
+/// Takes every receipt in commit order, then reports.
+pub struct Verifier {
+    ledger: LedgerId,
+    whole: bool,
+    streams: HashMap<Box<str>, Stream>,
+    next_pos: u64,
+    last_at: Micros,
+    root: Hash,
+    receipts: u64,
+    findings: Vec<Finding>,
+    findings_total: u64,
+    head: Option<HeadRecord>,
+    head_seen: bool,
+}
+
+impl Verifier {
+    /// A verifier of a whole ledger. With a head record a short or altered tail is found too.
+    #[must_use]
+    pub fn new(ledger: LedgerId, head: Option<HeadRecord>) -> Verifier {
+        let head_seen = head.is_none_or(|head| head.size == 0);
+        Verifier {
+            ledger,
+            whole: true,
+            streams: HashMap::new(),
+            next_pos: 1,
+            last_at: Micros(0),
+            root: Hash::ZERO,
+            receipts: 0,
+            findings: Vec::new(),
+            findings_total: 0,
+            head,
+            head_seen,
+        }
+    }
+
+    /// A verifier of one stream's receipts, whose commit positions have gaps by nature.
+    #[must_use]
+    pub fn of_stream(ledger: LedgerId) -> Verifier {
+        Verifier { whole: false, ..Verifier::new(ledger, None) }
+    }
+
+    /// Takes the next receipt.
+    pub fn push(&mut self, row: &Row<'_>) {
+        self.receipts += 1;
+        if self.whole {
+            self.check_place(row);
+        }
+        let hash = sha256(row.core);
+        if hash != row.hash {
+            self.find(Verdict::ChainUnbroken, row, "hash does not match the bytes");
+        }
+        self.root = next_root(self.root, row.hash);
+        self.check_head(row);
+        match View::scan(row.core) {
+            Ok(view) => self.check_receipt(row, &view),
+            Err(_) => self.find(Verdict::ChainUnbroken, row, "bytes are not a canonical receipt"),
+        }
+        self.advance(row);
+    }
+
+    /// Ends the verification.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        if let Some(head) = self.head.filter(|_| !self.head_seen) {
+            let what = "the head record counts more receipts than there are: the tail is missing";
+            self.record(Finding {
+                verdict: Verdict::AllPresent,
+                pos: head.size,
+                stream: String::new(),
+                seq: 0,
+                what,
+            });
+        }
+        Report {
+            receipts: self.receipts,
+            streams: self.streams.len() as u64,
+            root: self.root,
+            findings: self.findings,
+            findings_total: self.findings_total,
+            head_checked: self.head.is_some(),
+        }
+    }
+
+    fn check_place(&mut self, row: &Row<'_>) {
+        if row.pos > self.next_pos {
+            self.find(Verdict::AllPresent, row, "receipts are missing before this one");
+        } else if row.pos < self.next_pos {
+            self.find(Verdict::NoDuplicates, row, "a commit position stands twice");
+        }
+        self.next_pos = row.pos + 1;
+    }
+
+    fn check_head(&mut self, row: &Row<'_>) {
+        let Some(head) = self.head.filter(|head| self.whole && head.size == self.receipts) else {
+            return;
+        };
+        self.head_seen = true;
+        if head.root != self.root {
+            let what = "the head record has another root for the receipts up to this one";
+            self.find(Verdict::ChainUnbroken, row, what);
+        }
+    }
+
+    fn check_receipt(&mut self, row: &Row<'_>, view: &View<'_>) {
+        if view.stream != row.stream || view.seq != row.seq {
+            self.find(Verdict::ChainUnbroken, row, "filed under another place than its bytes say");
+        }
+        if view.id != row.id || view.id != receipt_id(&self.ledger, view.stream, view.seq) {
+            self.find(Verdict::ChainUnbroken, row, "id does not follow from stream and seq");
+        }
+        if row.chain_hash != chain_hash(view.prev_hash, row.hash) {
+            self.find(Verdict::ChainUnbroken, row, "chain_hash does not match");
+        }
+        if view.timestamp != view.at.secs() {
+            self.find(Verdict::TimestampsInOrder, row, "timestamp and at disagree");
+        }
+        // One committer writes the ledger, so commit order is also order in time.
+        if self.whole && view.at < self.last_at {
+            self.find(Verdict::TimestampsInOrder, row, "earlier than the receipt committed before");
+        }
+        self.last_at = self.last_at.max(view.at);
+        let (next_seq, last_hash, last_at) = match self.streams.get(row.stream) {
+            Some(stream) => (stream.next_seq, stream.last_hash, stream.last_at),
+            None => (0, None, Micros(0)),
+        };
+        if row.seq > next_seq {
+            self.find(Verdict::AllPresent, row, "receipts of the stream are missing before this");
+        } else if row.seq < next_seq {
+            self.find(Verdict::NoDuplicates, row, "a position of the stream stands twice");
+        } else if view.prev_hash != last_hash {
+            self.find(Verdict::ChainUnbroken, row, "prev_hash is not the hash of the one before");
+        }
+        if view.at < last_at {
+            self.find(Verdict::TimestampsInOrder, row, "earlier than the receipt before it");
+        }
+        if let Some(stream) = self.streams.get_mut(row.stream) {
+            stream.last_at = view.at;
+        }
+    }
+
+    /// Goes on from what is filed, so that one fault is reported once and not for ever after.
+    fn advance(&mut self, row: &Row<'_>) {
+        match self.streams.get_mut(row.stream) {
+            Some(stream) => {
+                stream.next_seq = row.seq + 1;
+                stream.last_hash = Some(row.hash);
+            }
+            None => {
+                let last_at = View::scan(row.core).map_or(Micros(0), |view| view.at);
+                let stream = Stream { next_seq: row.seq + 1, last_hash: Some(row.hash), last_at };
+                self.streams.insert(Box::from(row.stream), stream);
+            }
+        }
+    }
+
+    fn find(&mut self, verdict: Verdict, row: &Row<'_>, what: &'static str) {
+        let (pos, seq) = (row.pos, row.seq);
+        self.record(Finding { verdict, pos, stream: row.stream.to_owned(), seq, what });
+    }
+
+    fn record(&mut self, finding: Finding) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_KEPT {
+            self.findings.push(finding);
+        }
+    }
+}

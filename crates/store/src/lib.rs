@@ -1,0 +1,97 @@
+//! The Store port on SQLite: one file on disk, or `:memory:`.
+//!
+//! Owns: tables, transactions, the files of a ledger's directory, the lock that keeps a second
+//! writer out, backups, and the rebuilding of what can be rebuilt. Refuses to know: what a receipt
+//! decides. It reads receipt bytes in one place only, [`rebuild`] and [`doctor`], to derive the
+//! projections again.
+//!
+//! ```text
+//! <dir>/ledger.db     receipts, projections and the head, in WAL mode
+//! <dir>/ledger.head   the head once more, outside the table: two slots that alternate
+//! <dir>/lock          held by the one process that may write
+//! ```
+
+mod copies;
+mod doctor;
+mod files;
+mod pool;
+mod projections;
+mod reader;
+mod rows;
+mod schema;
+mod sqlite;
+mod writer;
+
+pub use copies::{backup, restore};
+pub use doctor::{Diagnosis, doctor};
+pub use projections::{Rebuilt, StreamFold, rebuild};
+pub use reader::Reader;
+pub use sqlite::{Opened, Options, SqliteStore, Synchronous};
+
+/// Why a ledger's directory could not be opened, copied or rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process writes this ledger.
+    #[error("another process holds the ledger directory, and a ledger has one writer at a time")]
+    Locked,
+    /// There is nothing to read.
+    #[error("directory holds no ledger")]
+    Missing,
+    /// The database was made by something else.
+    #[error("database file is not a ledger")]
+    Foreign,
+    /// The database was made by another version.
+    #[error("ledger has format {found}, this program knows {known}")]
+    Format {
+        /// The format of the file.
+        found: i64,
+        /// The format of this program.
+        known: i64,
+    },
+    /// Receipts that were acknowledged are gone.
+    #[error("ledger is truncated: {have} receipts are there, {expected} were acknowledged")]
+    Truncated {
+        /// Receipts in the table.
+        have: u64,
+        /// Receipts that the head record counts.
+        expected: u64,
+    },
+    /// The table is not what its heads were computed over.
+    #[error("ledger was altered: {what}")]
+    Altered {
+        /// Which comparison failed.
+        what: &'static str,
+    },
+    /// The directory that should receive a copy holds something already.
+    #[error("destination directory is not empty")]
+    NotEmpty,
+    /// The system gave no random bytes for a new ledger's id and secret.
+    #[error("no random bytes for the new ledger")]
+    Entropy(#[source] getrandom::Error),
+    /// A file operation failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A statement failed.
+    #[error("cannot {what}")]
+    Sql {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> OpenError {
+        move |source| OpenError::Io { what, source }
+    }
+
+    pub(crate) fn sql(what: &'static str) -> impl FnOnce(rusqlite::Error) -> OpenError {
+        move |source| OpenError::Sql { what, source }
+    }
+}

@@ -1,0 +1,392 @@
+//! The store: a writer, a few readers, and on disk the files beside the database.
+//!
+//! Owns: opening with its checks, the port, upkeep and closing. Refuses to know: statements.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::ports::{
+    AppendError, Batch, Durability, IdemKey, Identity, Query, ReadError, Snapshot, Store, Stored,
+};
+use ledger::HeadRecord;
+use ledger::head::next_root;
+use rusqlite::Connection;
+use types::{Hash, Micros, ReceiptId, StreamName};
+
+use crate::files::{self, HeadFile, Lock};
+use crate::pool::{Pool, READERS};
+use crate::writer::Writer;
+use crate::{OpenError, rows, schema};
+
+/// Pages that wait in the WAL before upkeep copies them into the database.
+const CHECKPOINT_PAGES: i64 = 2_000;
+
+/// The head file is synced at most this often: it guards against a shorter table, not a crash.
+const HEAD_SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronous {
+    /// It does: an acknowledged receipt survives the loss of power.
+    Full,
+    /// It does not: an acknowledged receipt survives the death of the process only.
+    Off,
+}
+
+impl Synchronous {
+    pub(crate) const fn pragma(self) -> &'static str {
+        match self {
+            Synchronous::Full => "FULL",
+            Synchronous::Off => "OFF",
+        }
+    }
+}
+
+/// How to open a ledger on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Whether commits wait for the disk.
+    pub synchronous: Synchronous,
+}
+
+/// What was found on opening: facts for a note in the `_ops` stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// The ledger is new.
+    pub created: bool,
+    /// The head file of a ledger with receipts was gone or unreadable, and was written again from
+    /// the table: a truncation before this moment would not have been noticed.
+    pub head_rewritten: bool,
+    /// The process before did not close: its last commits came out of the write-ahead log.
+    pub wal_recovered: bool,
+}
+
+/// The Store port on SQLite. Dropping it closes the ledger in order.
+pub struct SqliteStore {
+    // Closed before the writer, whose connection goes last and so removes the WAL.
+    disk: Option<Disk>,
+    writer: Mutex<Writer>,
+    identity: Identity,
+    opened: Opened,
+}
+
+/// What only a ledger on disk has.
+struct Disk {
+    readers: Pool,
+    upkeep: Mutex<Upkeep>,
+    head_file: HeadFile,
+    /// The WAL is too large: the writer restarts it before its next batch.
+    restart_wal: AtomicBool,
+    /// Repeated failures of the same kind are logged once.
+    complained: AtomicBool,
+    synchronous: Synchronous,
+    _lock: Lock,
+}
+
+struct Upkeep {
+    conn: Connection,
+    head_synced: Instant,
+}
+
+impl SqliteStore {
+    /// Opens the ledger in `dir`, creating both where missing, and checks that no receipt is
+    /// missing that the head file counts.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] while another process has it open, [`OpenError::Truncated`] and
+    /// [`OpenError::Altered`] when the table is not what the heads say.
+    pub fn open(dir: &Path, options: &Options) -> Result<SqliteStore, OpenError> {
+        files::create_dir(dir)?;
+        let lock = Lock::take(dir)?;
+        let recorded = files::read_head(dir)?;
+        let wal_recovered = files::bytes_of(&dir.join(files::WAL)) > 0;
+        let path = dir.join(files::DATABASE);
+        drop(files::create_file(&path)?);
+        let mut conn = schema::open_writer(&path, options.synchronous)?;
+        let created = schema::is_blank(&conn)?;
+        if created {
+            match recorded {
+                Some(head) if head.size > 0 => {
+                    return Err(OpenError::Truncated { have: 0, expected: head.size });
+                }
+                _ => schema::create(&mut conn)?,
+            }
+        }
+        let identity = schema::identity(&conn)?;
+        let head = check_table(&conn, identity)?;
+        // The head file of a ledger without receipts says nothing; another one may stand there
+        // when a creation was cut short.
+        let recorded = recorded.filter(|record| record.size > 0);
+        if let Some(recorded) = &recorded {
+            check_head(&conn, &head, recorded)?;
+        }
+        let head_rewritten = recorded.is_none() && head.size > 0;
+        if head_rewritten {
+            tracing::warn!(event = "head_rewritten", "no intact head file: written from the table");
+        }
+        let head_file = HeadFile::open(dir.join(files::HEAD))?;
+        head_file
+            .write(&head)
+            .and_then(|()| head_file.sync())
+            .and_then(|()| files::sync_dir(dir))
+            .map_err(OpenError::io("write the head file"))?;
+        let disk = Disk::open(&path, head_file, lock, options.synchronous)?;
+        Ok(SqliteStore {
+            disk: Some(disk),
+            writer: Mutex::new(Writer::new(conn, identity.ledger)),
+            identity,
+            opened: Opened { created, head_rewritten, wal_recovered },
+        })
+    }
+
+    /// A new ledger that is gone with the process.
+    ///
+    /// # Errors
+    /// When memory or random bytes are not to be had.
+    pub fn memory() -> Result<SqliteStore, OpenError> {
+        let mut conn = schema::open_memory()?;
+        schema::create(&mut conn)?;
+        let identity = schema::identity(&conn)?;
+        Ok(SqliteStore {
+            disk: None,
+            writer: Mutex::new(Writer::new(conn, identity.ledger)),
+            identity,
+            opened: Opened { created: true, head_rewritten: false, wal_recovered: false },
+        })
+    }
+
+    /// What was found on opening.
+    #[must_use]
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// Moves committed pages from the WAL into the database and syncs the head file. To be called
+    /// about every 100 ms from a thread of its own; returns at once when there is nothing to do.
+    /// Without it the WAL grows, and nothing else goes wrong.
+    pub fn maintain(&self) {
+        let Some(disk) = &self.disk else { return };
+        if self.writer().has_failed() {
+            return;
+        }
+        match disk.maintain() {
+            Ok(()) => disk.complained.store(false, Ordering::Relaxed),
+            Err(error) => disk.complain(&error, "upkeep of the ledger's files failed"),
+        }
+    }
+
+    /// The connection that writes, for work that needs the whole ledger to itself.
+    pub(crate) fn with_writer<T>(&self, work: impl FnOnce(&mut Connection) -> T) -> T {
+        work(&mut self.writer().conn)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic inside leaves a transaction that the next BEGIN refuses, not half a batch.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let result = match &self.disk {
+            Some(disk) => disk.readers.with(read),
+            None => read(&self.writer().conn),
+        };
+        result.map_err(rows::read_error)
+    }
+}
+
+impl Disk {
+    fn open(
+        path: &PathBuf,
+        head_file: HeadFile,
+        lock: Lock,
+        synchronous: Synchronous,
+    ) -> Result<Disk, OpenError> {
+        let readers = (0..READERS).map(|_| schema::open_reader(path)).collect::<Result<_, _>>()?;
+        let conn = schema::open_checkpointer(path, synchronous)?;
+        Ok(Disk {
+            readers: Pool::new(readers),
+            upkeep: Mutex::new(Upkeep { conn, head_synced: Instant::now() }),
+            head_file,
+            restart_wal: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
+            synchronous,
+            _lock: lock,
+        })
+    }
+
+    fn maintain(&self) -> Result<(), OpenError> {
+        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        if upkeep.head_synced.elapsed() >= HEAD_SYNC_EVERY {
+            self.head_file.sync().map_err(OpenError::io("sync the head file"))?;
+            upkeep.head_synced = Instant::now();
+        }
+        // NOOP only counts: pages in the WAL, and how many of them the database has already.
+        let (in_wal, copied) = checkpoint(&upkeep.conn, "NOOP")?;
+        if in_wal - copied > CHECKPOINT_PAGES {
+            checkpoint(&upkeep.conn, "PASSIVE")?;
+        }
+        let wal_bytes = in_wal.max(0).cast_unsigned() * schema::PAGE_BYTES;
+        if wal_bytes > schema::WAL_BYTES_MAX {
+            self.restart_wal.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn complain(&self, error: &dyn std::error::Error, what: &'static str) {
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(event = "ledger_files", %error, cause, "{what}");
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn backend(&self) -> &'static str {
+        if self.disk.is_some() { "sqlite" } else { "memory" }
+    }
+
+    fn durability(&self) -> Durability {
+        match &self.disk {
+            Some(disk) if disk.synchronous == Synchronous::Full => Durability::Durable,
+            _ => Durability::Volatile,
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn head(&self) -> Result<HeadRecord, ReadError> {
+        self.read_with(|conn| rows::head(conn, self.identity.ledger))
+    }
+
+    fn append(&self, batch: &Batch) -> Result<(), AppendError> {
+        let mut writer = self.writer();
+        let Some(disk) = &self.disk else { return writer.append(batch) };
+        if disk.restart_wal.swap(false, Ordering::AcqRel) {
+            writer.restart_wal();
+        }
+        writer.append(batch)?;
+        // The batch is durable whatever becomes of its head record: an older record still guards
+        // everything that it counts.
+        if let Err(error) = disk.head_file.write(&batch.after) {
+            disk.complain(&error, "the head file could not be written");
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, stream: &StreamName) -> Result<Option<Snapshot>, ReadError> {
+        self.read_with(|conn| rows::snapshot(conn, stream))
+    }
+
+    fn read(
+        &self,
+        stream: &StreamName,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.read_with(|conn| rows::read(conn, stream, from_seq, limit))
+    }
+
+    fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError> {
+        self.read_with(|conn| rows::find(conn, id))
+    }
+
+    fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.read_with(|conn| rows::find_keys(conn, keys))
+    }
+
+    fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {
+        self.read_with(|conn| rows::query(conn, query))
+    }
+
+    fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
+        self.read_with(|conn| rows::due(conn, now, limit))
+    }
+
+    fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError> {
+        self.read_with(|conn| rows::unsettled(conn, limit))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if writer.has_failed() {
+            return;
+        }
+        let close = || {
+            let cannot_read = OpenError::sql("read the head");
+            let head = rows::head(&writer.conn, self.identity.ledger).map_err(cannot_read)?;
+            let written = disk.head_file.write(&head).and_then(|()| disk.head_file.sync());
+            written.map_err(OpenError::io("write the head file"))?;
+            checkpoint(&writer.conn, "TRUNCATE").map(drop)
+        };
+        if let Err(error) = close() {
+            disk.complain(&error, "the ledger was not closed in order");
+        }
+    }
+}
+
+/// Runs a checkpoint. Gives the pages in the WAL and how many of them the database has; both −1
+/// when there is no WAL.
+fn checkpoint(conn: &Connection, mode: &'static str) -> Result<(i64, i64), OpenError> {
+    conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
+        .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?))))
+        .map_err(OpenError::sql("checkpoint the write-ahead log"))
+}
+
+/// Compares the head in the table with the last receipt. Returns the head.
+pub(crate) fn check_table(conn: &Connection, identity: Identity) -> Result<HeadRecord, OpenError> {
+    let head = rows::head(conn, identity.ledger).map_err(OpenError::sql("read the head"))?;
+    let last = "SELECT ifnull(max(pos), 0) FROM receipts";
+    let have = conn
+        .query_row(last, [], |row| rows::unsigned(row, 0))
+        .map_err(OpenError::sql("read the last position"))?;
+    match have.cmp(&head.size) {
+        std::cmp::Ordering::Less => Err(OpenError::Truncated { have, expected: head.size }),
+        std::cmp::Ordering::Equal => Ok(head),
+        std::cmp::Ordering::Greater => {
+            Err(OpenError::Altered { what: "there are receipts behind its head" })
+        }
+    }
+}
+
+/// Compares the head in the table with one that was recorded outside, now or earlier, by computing
+/// the root from the older to the newer one.
+pub(crate) fn check_head(
+    conn: &Connection,
+    head: &HeadRecord,
+    recorded: &HeadRecord,
+) -> Result<(), OpenError> {
+    if recorded.ledger != head.ledger {
+        return Err(OpenError::Altered { what: "the head file belongs to another ledger" });
+    }
+    if recorded.size > head.size {
+        return Err(OpenError::Truncated { have: head.size, expected: recorded.size });
+    }
+    let walk = || {
+        let mut hashes = conn.prepare("SELECT hash FROM receipts WHERE pos > ?1 ORDER BY pos")?;
+        let mut rows = hashes.query([recorded.size.cast_signed()])?;
+        let mut root = recorded.root;
+        while let Some(row) = rows.next()? {
+            root = next_root(root, Hash(row.get(0)?));
+        }
+        Ok(root)
+    };
+    let root = walk().map_err(OpenError::sql("compute the root since the head record"))?;
+    if root == head.root {
+        Ok(())
+    } else {
+        Err(OpenError::Altered { what: "the head file has another root for the same receipts" })
+    }
+}

@@ -1,0 +1,264 @@
+//! The one connection that writes: a batch becomes one transaction.
+//!
+//! Owns: the fence, the order of writes and what a failed write means. Refuses to know: the head
+//! file and checkpoints.
+//!
+//! What if the process dies here? Before COMMIT returns nothing is there; after it everything is,
+//! synced. There is no state between.
+
+use std::collections::HashMap;
+
+use engine::ports::{AppendError, Batch};
+use ledger::{HeadRecord, LedgerId};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, ffi, params};
+use types::StreamName;
+
+use crate::{rows, schema};
+
+/// Stream numbers remembered; behind these the table is asked again.
+const STREAMS_CACHED: usize = 65_536;
+
+pub(crate) struct Writer {
+    pub(crate) conn: Connection,
+    ledger: LedgerId,
+    streams: HashMap<StreamName, i64>,
+    /// Why nothing may be written any more.
+    failed: Option<String>,
+}
+
+/// Why a transaction was given up before its COMMIT.
+enum Stopped {
+    Stale,
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stopped {
+    fn from(error: rusqlite::Error) -> Stopped {
+        Stopped::Sql(error)
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(conn: Connection, ledger: LedgerId) -> Writer {
+        Writer { conn, ledger, streams: HashMap::new(), failed: None }
+    }
+
+    /// True when a failure left it open what the disk holds.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Writes the batch, all of it or nothing.
+    pub(crate) fn append(&mut self, batch: &Batch) -> Result<(), AppendError> {
+        debug_assert!(adds_up(batch), "the head after a batch must follow from its receipts");
+        if let Some(why) = &self.failed {
+            return Err(AppendError::Fatal(why.clone()));
+        }
+        match self.fill(batch) {
+            Ok(()) => {}
+            Err(Stopped::Stale) => return Err(self.give_up(AppendError::Conflict)),
+            Err(Stopped::Sql(error)) => {
+                let meaning = self.meaning(&error);
+                return Err(self.give_up(meaning));
+            }
+        }
+        match self.run("COMMIT") {
+            Ok(()) => Ok(()),
+            Err(error) => self.settle(batch, &error),
+        }
+    }
+
+    /// Copies what is left of the WAL, so that the next write starts it over. Readers that still
+    /// need it are not waited for: the caller comes back.
+    pub(crate) fn restart_wal(&self) {
+        let restart = || {
+            schema::patience(&self.conn, false)?;
+            self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            schema::patience(&self.conn, true)
+        };
+        if let Err(error) = restart() {
+            tracing::warn!(event = "wal_restart", %error, "the write-ahead log keeps growing");
+        }
+    }
+
+    fn run(&self, sql: &'static str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Everything between BEGIN and COMMIT.
+    fn fill(&mut self, batch: &Batch) -> Result<(), Stopped> {
+        self.run("BEGIN IMMEDIATE")?;
+        let head = rows::head(&self.conn, self.ledger)?;
+        if !same_place(&head, &batch.before) {
+            return Err(Stopped::Stale);
+        }
+        let Writer { conn, streams, .. } = self;
+        insert_entries(conn, streams, batch)?;
+        for (stream, at) in &batch.due {
+            let number = stream_number(conn, streams, stream)?;
+            match at {
+                Some(at) => conn
+                    .prepare_cached("INSERT OR REPLACE INTO due (stream, at) VALUES (?1, ?2)")?
+                    .execute([number, at.0])?,
+                None => conn.prepare_cached("DELETE FROM due WHERE stream = ?1")?.execute([number])?,
+            };
+        }
+        for kept in &batch.snapshots {
+            let number = stream_number(conn, streams, &kept.stream)?;
+            let sql = "INSERT OR REPLACE INTO snapshots (stream, seq, hash, at, state)
+                VALUES (?1, ?2, ?3, ?4, ?5)";
+            let seq = kept.seq.cast_signed();
+            let params = params![number, seq, &kept.hash.0[..], kept.at.0, &kept.state];
+            conn.prepare_cached(sql)?.execute(params)?;
+        }
+        let after = &batch.after;
+        conn.prepare_cached("UPDATE head SET size = ?1, root = ?2, at = ?3")?
+            .execute(params![after.size.cast_signed(), &after.root.0[..], after.at.0])?;
+        Ok(())
+    }
+
+    /// Undoes the open transaction and says `why`, or that even this failed.
+    fn give_up(&mut self, why: AppendError) -> AppendError {
+        // Numbers given to new streams go with the transaction.
+        self.streams.clear();
+        if self.conn.is_autocommit() {
+            return why;
+        }
+        match self.run("ROLLBACK") {
+            Ok(()) => why,
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// What a failure before COMMIT means.
+    fn meaning(&mut self, error: &rusqlite::Error) -> AppendError {
+        if is_taken(error) {
+            AppendError::Conflict
+        } else if is_final(error) {
+            self.fail(error)
+        } else {
+            AppendError::Unavailable(error.to_string())
+        }
+    }
+
+    /// A COMMIT that reported a failure may have taken effect: the head tells.
+    fn settle(&mut self, batch: &Batch, error: &rusqlite::Error) -> Result<(), AppendError> {
+        if is_final(error) {
+            return Err(self.fail(error));
+        }
+        match self.give_up(AppendError::Unavailable(error.to_string())) {
+            AppendError::Unavailable(why) => match rows::head(&self.conn, self.ledger) {
+                Ok(head) if same_place(&head, &batch.after) => Ok(()),
+                Ok(head) if same_place(&head, &batch.before) => Err(AppendError::Unavailable(why)),
+                Ok(_) | Err(_) => Err(self.fail(error)),
+            },
+            worse => Err(worse),
+        }
+    }
+
+    fn fail(&mut self, error: &rusqlite::Error) -> AppendError {
+        let why = error.to_string();
+        self.failed = Some(why.clone());
+        AppendError::Fatal(why)
+    }
+}
+
+fn insert_entries(
+    conn: &Connection,
+    streams: &mut HashMap<StreamName, i64>,
+    batch: &Batch,
+) -> rusqlite::Result<()> {
+    let mut receipt = conn.prepare_cached(
+        "INSERT INTO receipts (pos, stream, seq, id, hash, chain_hash, core)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    let mut key = conn.prepare_cached("INSERT INTO keys (key, pos) VALUES (?1, ?2)")?;
+    let mut open = conn.prepare_cached("INSERT INTO attempts (id, pos) VALUES (?1, ?2)")?;
+    let mut settle = conn.prepare_cached("DELETE FROM attempts WHERE id = ?1")?;
+    let mut pos = batch.before.size.cast_signed();
+    for entry in &batch.entries {
+        pos += 1;
+        let sealed = &entry.sealed;
+        let (id, seq) = (&sealed.id.0[..], sealed.seq.cast_signed());
+        let number = stream_number(conn, streams, &sealed.stream)?;
+        let (hash, chain_hash) = (&sealed.hash.0[..], &sealed.chain_hash.0[..]);
+        receipt.execute(params![pos, number, seq, id, hash, chain_hash, Text(&sealed.core)])?;
+        if let Some(idem) = &entry.key {
+            key.execute(params![&idem[..], pos])?;
+        }
+        if entry.opens_attempt() {
+            open.execute(params![id, pos])?;
+        }
+        if let Some(attempt) = &entry.settles {
+            settle.execute([&attempt.0[..]])?;
+        }
+    }
+    Ok(())
+}
+
+fn stream_number(
+    conn: &Connection,
+    streams: &mut HashMap<StreamName, i64>,
+    name: &StreamName,
+) -> rusqlite::Result<i64> {
+    if let Some(number) = streams.get(name) {
+        return Ok(*number);
+    }
+    let known = conn
+        .prepare_cached("SELECT no FROM streams WHERE name = ?1")?
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()?;
+    let number = match known {
+        Some(number) => number,
+        None => conn
+            .prepare_cached("INSERT INTO streams (name) VALUES (?1)")?
+            .insert([name.as_str()])?,
+    };
+    if streams.len() >= STREAMS_CACHED {
+        streams.clear();
+    }
+    streams.insert(name.clone(), number);
+    Ok(number)
+}
+
+fn same_place(a: &HeadRecord, b: &HeadRecord) -> bool {
+    a.size == b.size && a.root == b.root
+}
+
+fn adds_up(batch: &Batch) -> bool {
+    let last = batch.entries.iter().fold(batch.before, |head, entry| {
+        head.after(entry.sealed.hash, entry.sealed.at)
+    });
+    same_place(&last, &batch.after)
+}
+
+/// A place, an id or a key that exists already.
+fn is_taken(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error().map(|failure| failure.extended_code),
+        Some(
+            ffi::SQLITE_CONSTRAINT_UNIQUE
+                | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+                | ffi::SQLITE_CONSTRAINT_ROWID
+        )
+    )
+}
+
+/// After a failed sync the kernel may have dropped the very pages that a later sync would call
+/// durable, so the only safe answer is to stop.
+fn is_final(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| {
+        let sync = [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC];
+        sync.contains(&failure.extended_code) || rows::is_corrupt(failure.code)
+    })
+}
+
+/// Receipt bytes are UTF-8 by construction: bound as text without looking again.
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}

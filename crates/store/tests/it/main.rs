@@ -1,0 +1,10 @@
+//! The store as the port promises it, and as files on a disk behave.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod author;
+mod care;
+mod conformance;
+mod files;
+mod model;
+mod upkeep;

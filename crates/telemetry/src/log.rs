@@ -1,0 +1,96 @@
+//! The log: one JSON object per line, to stdout or to a file.
+//!
+//! Owns the subscriber, from an event to a line in the writer's queue. Refuses to know what is
+//! worth a line and at which level; ERROR means that a person must look.
+//!
+//! This is a layer of its own and not a formatter inside the subscriber crate's `fmt` layer:
+//! there, span fields pass through a text buffer before the formatter sees them, and here nothing
+//! is kept before it is redacted.
+
+mod line;
+mod redact;
+mod sink;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use types::Clock;
+
+use crate::Error;
+
+pub use line::{CUT_MARK, Fields, VALUE_BYTES, format_line};
+pub use redact::{REDACTED, is_sensitive, mask};
+pub use sink::LogHandle;
+
+/// Starts the log of the process: events of `level` and above go to `file`, or to stdout where
+/// there is none. The directories of the file are made. Keep the handle until the process ends;
+/// dropping it waits for the lines that are queued.
+///
+/// # Errors
+/// [`Error::LogFile`] where the file cannot be opened, [`Error::LogWriter`] where no thread can
+/// be started, [`Error::LogInstalled`] where the process has a subscriber already.
+pub fn init(level: Level, file: Option<&Path>, clock: Arc<dyn Clock>) -> Result<LogHandle, Error> {
+    let (subscriber, handle) = subscriber(level, file, clock)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::LogInstalled)?;
+    Ok(handle)
+}
+
+/// What [`init`] installs, for callers that install it for themselves alone.
+///
+/// # Errors
+/// As [`init`], without [`Error::LogInstalled`].
+pub fn subscriber(
+    level: Level,
+    file: Option<&Path>,
+    clock: Arc<dyn Clock>,
+) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), Error> {
+    let handle = sink::start(file)?;
+    let layer = LineLayer { clock, queue: handle.queue() };
+    let subscriber = Registry::default().with(LevelFilter::from_level(level)).with(layer);
+    Ok((subscriber, handle))
+}
+
+struct LineLayer {
+    clock: Arc<dyn Clock>,
+    queue: sink::Queue,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let (level, logger) = (*event.metadata().level(), event.metadata().target());
+        let mut line = line::Line::new(self.clock.now(), level, logger, &fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<Fields>() {
+                line.span(fields);
+            }
+        }
+        self.queue.push(line.finish());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Real events through the real subscriber, into a file.
+
+use std::sync::Arc;
+
+use tracing::{Level, debug, error, info, info_span};
+use types::{Clock, Micros};
+
+use super::{REDACTED, subscriber};
+
+struct Fixed;
+impl Clock for Fixed {
+    fn now(&self) -> Micros {
+        Micros(1_704_067_200_000_000)
+    }
+}
+
+fn logged(level: Level, act: impl FnOnce()) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.log");
+    let (subscriber, handle) = subscriber(level, Some(&path), Arc::new(Fixed)).unwrap();
+    tracing::subscriber::with_default(subscriber, act);
+    handle.flush();
+    std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[derive(Debug)]
+struct Outer(std::io::Error);
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the store failed")
+    }
+}
+impl std::error::Error for Outer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn an_event_in_two_spans() {
+    let lines = logged(Level::INFO, || {
+        let outer = info_span!("connection", peer = "10.0.0.1", request_id = "outer");
+        let _outer = outer.enter();
+        let span = info_span!("request", request_id = "r1", status = tracing::field::Empty);
+        let _inner = span.enter();
+        span.record("status", 503_u16);
+        info!(
+            target: "gateway",
+            event = "request_completed",
+            duration_ms = 1.5,
+            nan = f64::NAN,
+            ok = false,
+            depth = -3,
+            action = ?Some("grant"),
+            path = %"/pubsub",
+            "request {}",
+            "completed"
+        );
+        debug!("not at this level");
+    });
+    assert_eq!(
+        lines,
+        [concat!(
+            r#"{"timestamp":"2024-01-01T00:00:00.000000Z","level":"INFO","severity":"INFO","logger":"gateway","#,
+            r#""event":"request_completed","message":"request completed","duration_ms":1.5,"nan":"NaN","ok":false,"#,
+            r#""depth":-3,"action":"Some(\"grant\")","path":"/pubsub","request_id":"r1","status":503,"peer":"10.0.0.1"}"#
+        )]
+    );
+}
+
+#[test]
+fn an_error_tells_its_causes() {
+    let failure = Outer(std::io::Error::other("disk gone, token=hunter2"));
+    let lines = logged(Level::ERROR, || {
+        error!(error.message = &failure as &dyn std::error::Error, error.name = "Outer", "write");
+        info!("not at this level");
+    });
+    assert_eq!(lines.len(), 1);
+    let wanted =
+        r#""error":{"message":"the store failed: disk gone, token=REDACTED","name":"Outer"}}"#;
+    assert!(lines[0].ends_with(wanted), "{}", lines[0]);
+}
+
+#[test]
+fn no_way_into_a_line_lets_a_secret_through() {
+    #[derive(Debug)]
+    #[expect(dead_code, reason = "read through Debug alone")]
+    struct Call {
+        api_key: Option<&'static str>,
+        user: &'static str,
+    }
+    let call = Call { api_key: Some("hunter2"), user: "ann" };
+    let lines = logged(Level::DEBUG, || {
+        info!(password = "hunter2", "field");
+        info!(token = 42_424_242_u64, prompt_tokens = 7, "number");
+        info!(?call, "debug");
+        info!("message with secret={}", "hunter2");
+        info!(body = %r#"{"stripe_token": "hunter2"}"#, "nested");
+        let span = info_span!("s", x_signature = "hunter2", note = tracing::field::Empty);
+        span.record("note", "Bearer hunter2");
+        span.in_scope(|| info!("span"));
+    });
+    assert_eq!(lines.len(), 6);
+    for line in &lines {
+        assert!(!line.contains("hunter2") && !line.contains("42424242"), "{line}");
+        assert!(line.contains(REDACTED), "{line}");
+    }
+    assert!(lines[1].contains(r#""prompt_tokens":7"#), "{}", lines[1]);
+    assert!(lines[2].contains(r#"user: \"ann\""#), "{}", lines[2]);
+}
+
+#[test]
+fn a_value_of_any_size_is_cut_while_it_is_formatted() {
+    let lines = logged(Level::INFO, || info!(huge = ?vec!["é"; 1_000_000], "big"));
+    assert!(lines[0].len() < 8 * 1024 && lines[0].contains(super::CUT_MARK));
+}

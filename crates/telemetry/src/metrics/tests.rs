@@ -1,0 +1,162 @@
+//! The scrape as Prometheus sees it, against the table.
+
+use std::collections::BTreeSet;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use types::Reason;
+
+use super::super::handle::Family;
+use super::super::{Kind, markdown};
+use super::{Metrics, table};
+
+pub(super) trait Touch {
+    fn touch(&self);
+}
+impl Touch for IntCounter {
+    fn touch(&self) {
+        self.inc();
+    }
+}
+impl Touch for IntGauge {
+    fn touch(&self) {
+        self.set(1);
+    }
+}
+impl Touch for Histogram {
+    fn touch(&self) {
+        self.observe(1.0);
+    }
+}
+impl<const N: usize> Touch for Family<IntCounterVec, N> {
+    fn touch(&self) {
+        self.with(["x"; N]).inc();
+    }
+}
+impl<const N: usize> Touch for Family<IntGaugeVec, N> {
+    fn touch(&self) {
+        self.with(["x"; N]).set(1);
+    }
+}
+impl<const N: usize> Touch for Family<HistogramVec, N> {
+    fn touch(&self) {
+        self.with(["x"; N]).observe(1.0);
+    }
+}
+
+fn name_of(sample: &str) -> &str {
+    sample.split(['{', ' ']).next().unwrap()
+}
+
+#[test]
+fn every_row_is_scraped_under_its_verbatim_name_and_nothing_else_is() {
+    let metrics = Metrics::new().unwrap();
+    metrics.touch();
+    let text = metrics.render();
+    let samples: BTreeSet<&str> =
+        text.lines().filter(|line| !line.starts_with('#')).map(name_of).collect();
+    let mut expected = BTreeSet::new();
+    for row in table() {
+        assert!(
+            text.contains(&format!("# TYPE {} {}\n", row.name, row.kind.word())),
+            "{}",
+            row.name
+        );
+        assert!(text.contains(&format!("# HELP {} {}\n", row.name, row.help)), "{}", row.name);
+        match row.kind {
+            Kind::Histogram => {
+                expected.extend(["_bucket", "_sum", "_count"].map(|end| row.name.to_owned() + end));
+            }
+            Kind::Counter | Kind::Gauge => drop(expected.insert(row.name.to_owned())),
+        }
+    }
+    assert_eq!(samples, expected.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn rows_keep_the_rules_of_the_table() {
+    let names: BTreeSet<_> = table().iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), table().len());
+    for row in table() {
+        let counter = row.kind == Kind::Counter;
+        assert_eq!(counter, row.name.ends_with("_total"), "{}", row.name);
+        assert_eq!(row.kind == Kind::Histogram, !row.buckets.is_empty(), "{}", row.name);
+        assert!(row.buckets.is_sorted_by(|a, b| a < b), "{}", row.name);
+        assert!(row.help.ends_with('.') && !row.help.contains('|'), "{}", row.name);
+        for label in row.labels {
+            assert!(!["tenant", "tenant_id", "customer_id"].contains(label), "{}", row.name);
+        }
+        let field = row.name.trim_start_matches("tai_").trim_end_matches("_total");
+        assert_eq!(row.field, field, "a field is its metric's name without prefix and suffix");
+    }
+}
+
+#[test]
+fn golden_scrape() {
+    let metrics = Metrics::new().unwrap();
+    let route = metrics.endpoint("/marketplace", "POST");
+    route.answered(200, 0.0007);
+    route.answered(200, 3.0);
+    route.answered(503, 20.0);
+    route.answered(42, 0.0);
+    metrics.refused(Reason::UnknownTenant);
+    metrics.receipt_emitted("action_result", 3);
+    metrics.receipt_emitted("no_such_type", 1);
+    metrics.receipt_group_size.observe(3.0);
+    metrics.governor_transitions.with(["entitlement", "unentitled", "entitled"]).inc();
+    metrics.subsystem_up.with(["governance_sup"]).set(0);
+    metrics.log_lines_dropped_reach(5);
+    metrics.log_lines_dropped_reach(7);
+    metrics.log_lines_dropped_reach(6);
+    let text = metrics.render();
+    let lines: BTreeSet<&str> = text.lines().collect();
+    for line in [
+        r#"tai_http_requests_total{endpoint="/marketplace",method="POST",status="200"} 2"#,
+        r#"tai_http_requests_total{endpoint="/marketplace",method="POST",status="503"} 1"#,
+        r#"tai_http_requests_total{endpoint="/marketplace",method="POST",status="100"} 1"#,
+        r#"tai_http_request_duration_seconds_bucket{endpoint="/marketplace",le="0.0005"} 1"#,
+        r#"tai_http_request_duration_seconds_bucket{endpoint="/marketplace",le="0.001"} 2"#,
+        r#"tai_http_request_duration_seconds_bucket{endpoint="/marketplace",le="10"} 3"#,
+        r#"tai_http_request_duration_seconds_bucket{endpoint="/marketplace",le="+Inf"} 4"#,
+        r#"tai_http_request_duration_seconds_count{endpoint="/marketplace"} 4"#,
+        r#"tai_requests_refused_total{reason="unknown_tenant"} 1"#,
+        r#"tai_requests_refused_total{reason="state_error"} 0"#,
+        r#"tai_receipts_emitted_total{type="action_result"} 3"#,
+        r#"tai_receipts_emitted_total{type="refusal"} 0"#,
+        r#"tai_receipt_group_size_bucket{le="2"} 0"#,
+        r#"tai_receipt_group_size_bucket{le="4"} 1"#,
+        r#"tai_governor_transitions_total{from_state="unentitled",governor="entitlement",to_state="entitled"} 1"#,
+        r#"tai_subsystem_up{subsystem="governance_sup"} 0"#,
+        "tai_log_lines_dropped_total 7",
+        "tai_http_requests_in_flight 0",
+    ] {
+        assert!(lines.contains(line), "{line}\nis not in\n{text}");
+    }
+    assert!(!text.contains("no_such_type"));
+}
+
+#[test]
+fn each_reason_counts_under_its_own_code() {
+    let metrics = Metrics::new().unwrap();
+    for (times, reason) in (1..).zip(Reason::ALL) {
+        (0..times).for_each(|_| metrics.refused(*reason));
+    }
+    let text = metrics.render();
+    for (times, reason) in (1..).zip(Reason::ALL) {
+        let line = format!("tai_requests_refused_total{{reason=\"{reason}\"}} {times}\n");
+        assert!(text.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn the_generated_page_is_current() {
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/generated/metrics.md");
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::write(&path, markdown()).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap_or_default(),
+        markdown(),
+        "run `cargo xtask gen`"
+    );
+}

@@ -1,0 +1,13 @@
+//! What tests of the whole binary need: the binary itself, a client, a disk that loses power,
+//! real services, and honest skips.
+//!
+//! Owns: children and scratch files of tests, and their end.
+//! Refuses to know: what the product answers, and when that is right.
+
+pub mod crashfs;
+pub mod http;
+pub mod place;
+pub mod pubsub;
+pub mod python;
+pub mod skip;
+pub mod tai;

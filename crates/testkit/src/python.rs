@@ -1,0 +1,68 @@
+//! A Python with pinned packages.
+//!
+//! Owns: the virtual environment under cargo's target folder.
+//! Refuses to know: what the packages are for.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::place;
+
+/// The `python` of a virtual environment that holds exactly `requirements`, the content of a pip
+/// requirements file. It is made on the first call on a machine and found on the next ones; every
+/// content has its own.
+///
+/// # Errors
+/// When `python3` is not installed, or pip cannot get the packages.
+pub fn venv(requirements: &str) -> Result<PathBuf> {
+    let dir = place::built_once("test-venv", requirements, |dir| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+        let list = dir.join("requirements.txt");
+        std::fs::write(&list, requirements)?;
+        run(Command::new(dir.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(list))
+    })?;
+    Ok(dir.join("bin/python"))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output =
+        command.stdin(Stdio::null()).output().context("the Python program does not start")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the Python environment cannot be made: {said}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_its_own_and_made_once() {
+        let requirements = "# an environment without packages\n";
+        let python = venv(requirements).unwrap();
+        assert_eq!(python, venv(requirements).unwrap());
+        let output = Command::new(&python).args(["-m", "pip", "freeze"]).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    }
+
+    #[test]
+    fn every_package_of_the_shared_list_is_pinned() {
+        let list = crate::place::repository().join("tests/python/requirements.txt");
+        let text = std::fs::read_to_string(list).unwrap();
+        let packages: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+        assert!(packages.iter().any(|line| line.starts_with("google-cloud-pubsub==")));
+        for line in packages {
+            let (name, version) = line.split_once("==").unwrap();
+            assert!(
+                !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()),
+                "{line}"
+            );
+        }
+    }
+}

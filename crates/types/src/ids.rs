@@ -1,0 +1,244 @@
+//! Identifiers. An id that exists is valid: every constructor checks.
+//!
+//! Ids are restricted to a printable ASCII set, so that they are safe in logs, paths and labels
+//! without escaping (002 scenario 6: 500-character ids, emoji and quotes must be a clean 400).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::hash::{hex_decode, hex_encode};
+use crate::limits;
+
+/// Why a text is not an id. The offending value is never part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("must not be empty")]
+    Empty,
+    /// The text is longer than the limit.
+    #[error("must be at most {max_chars} characters")]
+    TooLong {
+        /// The limit in characters.
+        max_chars: usize,
+    },
+    /// The text holds a character outside the permitted set, or starts with punctuation.
+    #[error("may hold letters, digits and . _ : @ + - only, and starts with a letter or digit")]
+    Charset,
+}
+
+fn check(text: &str, max_chars: usize) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.chars().count() > max_chars {
+        return Err(IdError::TooLong { max_chars });
+    }
+    let mut bytes = text.bytes();
+    let first_ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest_ok = bytes.all(|b| b.is_ascii_alphanumeric() || b"._:@+-".contains(&b));
+    if first_ok && rest_ok { Ok(()) } else { Err(IdError::Charset) }
+}
+
+/// A customer of the service: 1 to 256 characters (seed 002 scenario 6 for `customer_id`).
+/// Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    /// Checks `text` against the limit of `customer_id`, [`limits::CUSTOMER_ID_CHARS`].
+    pub fn new(text: &str) -> Result<TenantId, IdError> {
+        TenantId::bounded(text, limits::CUSTOMER_ID_CHARS)
+    }
+
+    /// Checks `text` against a narrower limit, such as [`limits::TENANT_ID_CHARS`].
+    pub fn bounded(text: &str, max_chars: usize) -> Result<TenantId, IdError> {
+        check(text, max_chars.min(limits::CUSTOMER_ID_CHARS))?;
+        Ok(TenantId(Arc::from(text)))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a tenant may hold: 1 to 128 characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntitlementId(Arc<str>);
+
+impl EntitlementId {
+    /// Checks `text` against [`limits::ENTITLEMENT_ID_CHARS`].
+    pub fn new(text: &str) -> Result<EntitlementId, IdError> {
+        check(text, limits::ENTITLEMENT_ID_CHARS)?;
+        Ok(EntitlementId(Arc::from(text)))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EntitlementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EntitlementId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a chain: a tenant id, or a system stream that starts with `_`.
+/// A tenant id cannot start with `_`, so the two never collide. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamName(Arc<str>);
+
+impl StreamName {
+    /// The chain of one tenant.
+    #[must_use]
+    pub fn tenant(id: &TenantId) -> StreamName {
+        StreamName(Arc::clone(&id.0))
+    }
+
+    /// A chain of the service itself; `name` is one of [`limits::SYSTEM_STREAMS`].
+    #[must_use]
+    pub fn system(name: &'static str) -> StreamName {
+        debug_assert!(limits::SYSTEM_STREAMS.contains(&name), "unlisted system stream");
+        StreamName(Arc::from(name))
+    }
+
+    /// Reads a stored name back.
+    pub fn parse(text: &str) -> Result<StreamName, IdError> {
+        match text.strip_prefix('_') {
+            Some(rest) => check(rest, limits::CUSTOMER_ID_CHARS)?,
+            None => check(text, limits::CUSTOMER_ID_CHARS)?,
+        }
+        Ok(StreamName(Arc::from(text)))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True for a chain of the service itself.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0.starts_with('_')
+    }
+
+    /// The tenant whose chain this is; `None` for a system stream.
+    #[must_use]
+    pub fn as_tenant(&self) -> Option<TenantId> {
+        (!self.is_system()).then(|| TenantId(Arc::clone(&self.0)))
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// 128 bits that name a receipt; `Display` writes `rcpt_` and 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReceiptId(pub [u8; 16]);
+
+impl ReceiptId {
+    /// What every receipt id starts with.
+    pub const PREFIX: &'static str = "rcpt_";
+
+    /// Reads `rcpt_` and 32 lower-case hex digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<ReceiptId> {
+        let mut out = [0; 16];
+        hex_decode(text.strip_prefix(Self::PREFIX)?.as_bytes(), &mut out)?;
+        Some(ReceiptId(out))
+    }
+
+    /// Appends the text form to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(Self::PREFIX.as_bytes());
+        hex_encode(&self.0, out);
+    }
+}
+
+impl fmt::Display for ReceiptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::PREFIX)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ReceiptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_admit_the_seeds_and_refuse_the_robustness_set() {
+        for good in ["tenant-123", "test-001", "a", "x@y.example:1+2", &"x".repeat(256)] {
+            assert!(TenantId::new(good).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("", IdError::Empty),
+            ("_ops", IdError::Charset),
+            ("a b", IdError::Charset),
+            ("a\u{0}", IdError::Charset),
+            ("\u{1f600}", IdError::Charset),
+            ("a\"b", IdError::Charset),
+            ("../x", IdError::Charset),
+        ] {
+            assert_eq!(TenantId::new(bad), Err(why), "{bad:?}");
+        }
+        assert_eq!(TenantId::new(&"x".repeat(257)), Err(IdError::TooLong { max_chars: 256 }));
+        assert!(TenantId::bounded(&"x".repeat(129), limits::TENANT_ID_CHARS).is_err());
+        assert!(EntitlementId::new(&"x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn system_streams_cannot_be_tenants() {
+        let ops = StreamName::system(limits::STREAM_OPS);
+        assert!(ops.is_system() && ops.as_tenant().is_none());
+        assert_eq!(StreamName::parse("_ops"), Ok(ops));
+        assert!(StreamName::parse("__").is_err());
+        assert!(TenantId::new("_ops").is_err());
+    }
+
+    #[test]
+    fn receipt_ids_round_trip() {
+        let id = ReceiptId(std::array::from_fn(|i| i as u8 * 17));
+        assert_eq!(ReceiptId::parse(&id.to_string()), Some(id));
+        assert_eq!(ReceiptId::parse("rcpt_00"), None);
+        assert_eq!(ReceiptId::parse(&id.to_string().to_uppercase()), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! The words that every crate shares: ids, hashes, time, refusal reasons and limits.
+//!
+//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits.
+//! Refuses to know: JSON shapes, HTTP routes, storage, and what any tenant may do.
+
+pub mod hash;
+pub mod ids;
+pub mod limits;
+pub mod reason;
+pub mod time;
+
+pub use hash::Hash;
+pub use ids::{EntitlementId, IdError, ReceiptId, StreamName, TenantId};
+pub use reason::{Blame, Reason};
+pub use time::{Clock, Micros, Millis};

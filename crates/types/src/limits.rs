@@ -1,0 +1,33 @@
+//! Limits that are part of the format or of the protocol, so that no setting moves them.
+
+/// Characters of a `tenant_id`.
+pub const TENANT_ID_CHARS: usize = 128;
+/// Characters of a `customer_id` (002 scenario 6).
+pub const CUSTOMER_ID_CHARS: usize = 256;
+/// Characters of an `entitlement_id`.
+pub const ENTITLEMENT_ID_CHARS: usize = 128;
+/// Characters of an idempotency key: `messageId`, `X-Request-ID`, `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_CHARS: usize = 128;
+/// Characters of a metric name in a signal.
+pub const METRIC_CHARS: usize = 64;
+/// Bytes of one sealed receipt.
+pub const RECEIPT_BYTES: usize = 16 * 1024;
+/// The largest integer a receipt may hold: 2^53 - 1, the last that IEEE doubles keep apart.
+pub const INTEGER_MAX: i64 = (1 << 53) - 1;
+/// Entries of caller-supplied metadata that a receipt keeps.
+pub const METADATA_ENTRIES: usize = 16;
+/// Characters of one metadata value.
+pub const METADATA_VALUE_CHARS: usize = 256;
+/// Entitlements that one tenant may hold.
+pub const ENTITLEMENTS_PER_TENANT: usize = 1_000;
+/// Signals that wait behind one action in flight before the newest replaces the oldest.
+pub const COALESCED_SIGNALS: u32 = 1_000;
+
+/// Starts, stops, recoveries and other facts about the service itself.
+pub const STREAM_OPS: &str = "_ops";
+/// Refusals before a tenant is known or governed, in aggregate.
+pub const STREAM_EDGE: &str = "_edge";
+/// Signals that name no tenant (002 scenario 7, the test message).
+pub const STREAM_SIGNALS: &str = "_signals";
+/// Every chain that belongs to the service.
+pub const SYSTEM_STREAMS: [&str; 3] = [STREAM_OPS, STREAM_EDGE, STREAM_SIGNALS];
