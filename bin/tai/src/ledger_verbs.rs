@@ -93,7 +93,7 @@ fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> anyhow::Result<bool
 /// Prints the four verdicts of 002 scenario 10; true when all of them hold.
 fn tell(report: &Report) -> bool {
     for verdict in Verdict::ALL {
-        match report.findings.iter().find(|finding| finding.verdict == verdict) {
+        match &report.first[verdict as usize] {
             None => say(&format!("✓ {}", verdict.sentence())),
             Some(first) => say(&format!(
                 "✗ {}: {} (stream {}, seq {}, position {})",

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -167,10 +167,17 @@ impl Subsystem {
     }
 }
 
+/// A subsystem with what stops it and what ends when it has stopped.
+struct Child {
+    subsystem: Arc<Subsystem>,
+    stopper: Stopper,
+    ended: JoinHandle<()>,
+}
+
 /// The root of the tree: `tai_autonomics_sup`.
 pub struct Supervisor {
     metrics: Arc<Metrics>,
-    subsystems: Mutex<Vec<(Arc<Subsystem>, Stopper, JoinHandle<()>)>>,
+    children: Mutex<Vec<Child>>,
     failed: Arc<AtomicBool>,
     failed_notify: Arc<Notify>,
 }
@@ -181,7 +188,7 @@ impl Supervisor {
     pub fn new(metrics: Arc<Metrics>) -> Supervisor {
         Supervisor {
             metrics,
-            subsystems: Mutex::new(Vec::new()),
+            children: Mutex::new(Vec::new()),
             failed: Arc::new(AtomicBool::new(false)),
             failed_notify: Arc::new(Notify::new()),
         }
@@ -201,21 +208,22 @@ impl Supervisor {
             Arc::clone(&self.failed_notify),
         );
         #[expect(clippy::disallowed_methods, reason = "the supervisor is what names and drains")]
-        let handle = tokio::spawn(task);
-        self.lock().push((subsystem, stopper, handle));
+        let ended = tokio::spawn(task);
+        self.lock().push(Child { subsystem, stopper, ended });
     }
 
     /// All subsystems in start order.
     #[must_use]
     pub fn status(&self) -> Vec<SubsystemStatus> {
-        self.lock().iter().map(|(subsystem, ..)| subsystem.status()).collect()
+        self.lock().iter().map(|child| child.subsystem.status()).collect()
     }
 
     /// The first subsystem that does not run, if any.
     #[must_use]
     pub fn first_not_running(&self) -> Option<&'static str> {
-        let subsystems = self.lock();
-        subsystems.iter().find(|(s, ..)| !s.is_running()).map(|(s, ..)| s.name)
+        let children = self.lock();
+        let mut subsystems = children.iter().map(|child| &child.subsystem);
+        subsystems.find(|subsystem| !subsystem.is_running()).map(|subsystem| subsystem.name)
     }
 
     /// Restarts one subsystem; false when there is none of that name. `governor_sup` is the name
@@ -223,10 +231,10 @@ impl Supervisor {
     #[must_use]
     pub fn restart(&self, name: &str) -> bool {
         let name = if name == "governor_sup" { "governance_sup" } else { name };
-        let subsystems = self.lock();
-        let found = subsystems.iter().find(|(subsystem, ..)| subsystem.name == name);
-        if let Some((subsystem, ..)) = found {
-            subsystem.restart_asked.notify_one();
+        let children = self.lock();
+        let found = children.iter().find(|child| child.subsystem.name == name);
+        if let Some(child) = found {
+            child.subsystem.restart_asked.notify_one();
         }
         found.is_some()
     }
@@ -242,23 +250,23 @@ impl Supervisor {
     /// Stops one subsystem and waits for its workers.
     pub async fn stop(&self, name: &str) {
         let taken = {
-            let mut subsystems = self.lock();
-            let at = subsystems.iter().position(|(subsystem, ..)| subsystem.name == name);
-            at.map(|at| subsystems.remove(at))
+            let mut children = self.lock();
+            let at = children.iter().position(|child| child.subsystem.name == name);
+            at.map(|at| children.remove(at))
         };
-        if let Some((subsystem, stopper, handle)) = taken {
+        if let Some(Child { subsystem, stopper, ended }) = taken {
             // A send fails only when the task is gone already.
             let _ = stopper.ask.send(true);
             drop(stopper.hang_up);
-            if handle.await.is_err() {
+            if ended.await.is_err() {
                 tracing::error!(subsystem = subsystem.name, "supervision task failed");
             }
             subsystem.mark(STOPPED, &self.metrics);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<Subsystem>, Stopper, JoinHandle<()>)>> {
-        self.subsystems.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

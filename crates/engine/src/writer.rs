@@ -28,7 +28,8 @@ pub(crate) struct Shared {
     pub(crate) groups: Receiver<Group>,
 }
 
-/// Runs until asked to stop and no group waits.
+/// Runs until asked to stop. A group that waits is left to the next life, which sends it back to be
+/// decided again: under load there is always one, and a restart must not wait for a quiet moment.
 pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // A former life may have died between `append` and its answers: what the decider believes
     // about that group is not known to be true.

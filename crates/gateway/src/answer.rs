@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use ledger::public::public_bytes;
 use ledger::{Kind, Sealed, View};
 use serde_json::{Map, Value, json};
-use types::{Micros, Reason, ReceiptId};
+use types::{Hash, Micros, Reason, ReceiptId};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_RECEIPT_ID: HeaderName = HeaderName::from_static("x-receipt-id");
@@ -38,8 +38,15 @@ pub(crate) struct Facts {
 /// counts it.
 pub(crate) struct Fault {
     pub(crate) refused: Refused,
-    pub(crate) receipt: Option<(ReceiptId, types::Hash, i64)>,
+    pub(crate) receipt: Option<Box<Receipted>>,
     pub(crate) facts: Facts,
+}
+
+/// Where a refusal is recorded.
+pub(crate) struct Receipted {
+    id: ReceiptId,
+    hash: Hash,
+    timestamp: i64,
 }
 
 impl From<Refused> for Fault {
@@ -64,11 +71,12 @@ pub(crate) fn fault(reason: Reason, detail: impl Into<String>) -> Fault {
 pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response {
     let Refused { reason, detail, retry_after_s } = &fault.refused;
     let mut body = Map::new();
-    let timestamp = fault.receipt.map_or(now.secs(), |(.., timestamp)| timestamp);
-    if let Some((id, hash, _)) = fault.receipt {
-        body.insert("id".into(), id.to_string().into());
-        body.insert("hash".into(), format!("{}{hash}", ledger::HASH_PREFIX).into());
+    let receipt = fault.receipt.as_deref();
+    if let Some(receipt) = receipt {
+        body.insert("id".into(), receipt.id.to_string().into());
+        body.insert("hash".into(), format!("{}{}", ledger::HASH_PREFIX, receipt.hash).into());
     }
+    let timestamp = receipt.map_or(now.secs(), |receipt| receipt.timestamp);
     body.insert("type".into(), "refusal".into());
     body.insert("timestamp".into(), timestamp.into());
     body.insert("reason".into(), reason.code().into());
@@ -83,8 +91,8 @@ pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
     }
-    if let Some((id, ..)) = fault.receipt {
-        receipt_header(&mut response, id);
+    if let Some(receipt) = receipt {
+        receipt_header(&mut response, receipt.id);
     }
     response
 }
@@ -110,10 +118,20 @@ pub(crate) fn receipt_bytes(sealed: &Sealed) -> Result<Vec<u8>, Fault> {
         .map_err(|_| fault(Reason::InternalError, "the receipt cannot be shown"))
 }
 
+/// What a repeated request is told when the first one was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// The refusal again: a caller that lost the first answer must not take it for success.
+    Refusal,
+    /// 200 and the receipt: for a push that acknowledges a message which has been decided.
+    Receipt,
+}
+
 /// Renders a decision: a refusal as the envelope with its receipt's id, anything else by `body`.
 pub(crate) fn decision(
     decided: &Decided,
     durability: &'static str,
+    repeat: Repeat,
     body: impl FnOnce(&View<'_>, Vec<u8>) -> Vec<u8>,
 ) -> Handled {
     let sealed = &*decided.receipt;
@@ -124,11 +142,9 @@ pub(crate) fn decision(
         receipt_id: Some(sealed.id),
         reason: None,
     };
-    if view.kind == Kind::Refusal && !decided.replayed {
+    if view.kind == Kind::Refusal && !(decided.replayed && repeat == Repeat::Receipt) {
         return Err(refusal(&view, sealed, facts));
     }
-    // A repeated request is answered with the receipt of the first, also when that refused: for a
-    // push that is the acknowledgement that the message was decided.
     let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
     receipt_header(&mut response, sealed.id);
     let headers = response.headers_mut();
@@ -146,7 +162,11 @@ fn refusal(view: &View<'_>, sealed: &Sealed, facts: Facts) -> Fault {
     let detail = view.detail.map(|raw| raw.text().into_owned()).unwrap_or_default();
     Fault {
         refused: Refused::new(reason, detail),
-        receipt: Some((sealed.id, sealed.hash, view.timestamp)),
+        receipt: Some(Box::new(Receipted {
+            id: sealed.id,
+            hash: sealed.hash,
+            timestamp: view.timestamp,
+        })),
         facts: Facts { reason: Some(reason), ..facts },
     }
 }

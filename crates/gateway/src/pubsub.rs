@@ -13,7 +13,7 @@ use governors::{Command, Signal};
 use types::{StreamName, limits};
 
 use crate::Gateway;
-use crate::answer::{Handled, decision, fault};
+use crate::answer::{Handled, Repeat, decision, fault};
 use crate::marketplace::entitlement;
 
 /// Decides one push delivery.
@@ -44,7 +44,8 @@ pub(crate) async fn push(gateway: &Gateway, body: &Bytes) -> Handled {
     let Some(decided) = outcome? else {
         return Err(fault(types::Reason::StateError, "there is nothing to decide"));
     };
-    decision(&decided, gateway.engine.store().durability().as_str(), |_, receipt| receipt)
+    let durability = gateway.engine.store().durability().as_str();
+    decision(&decided, durability, Repeat::Receipt, |_, receipt| receipt)
 }
 
 /// How the log line calls it: 002 scenario 7 greps `Received.*signal`.

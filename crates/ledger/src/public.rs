@@ -8,10 +8,16 @@ use types::Hash;
 use crate::HASH_PREFIX;
 use crate::scan::{ScanError, View};
 
+/// Bytes of one added member beside its name: comma, four quotes, colon, prefix and digits.
+const MEMBER_BYTES: usize = HASH_PREFIX.len() + 64 + 6;
+
+/// What the public form has more than the core.
+pub(crate) const ADDED_BYTES: usize = "hash".len() + "chain_hash".len() + 2 * MEMBER_BYTES;
+
 /// The public bytes of a stored receipt.
 pub fn public_bytes(core: &[u8], hash: Hash, chain_hash: Hash) -> Result<Vec<u8>, ScanError> {
     let place = View::scan(core)?.public;
-    let mut out = Vec::with_capacity(core.len() + 180);
+    let mut out = Vec::with_capacity(core.len() + ADDED_BYTES);
     out.extend_from_slice(&core[..place.chain_hash_at]);
     member(&mut out, "chain_hash", chain_hash);
     out.extend_from_slice(&core[place.chain_hash_at..place.hash_at]);
@@ -35,9 +41,8 @@ pub fn split(public: &[u8]) -> Result<(Vec<u8>, Hash, Hash), ScanError> {
     let (Some(hash), Some(chain_hash)) = (place.hash, place.chain_hash) else {
         return Err(ScanError { at: 0, why: "hash and chain_hash are in the wrong form" });
     };
-    let member_bytes = |name: &str| name.len() + HASH_PREFIX.len() + 64 + 6;
-    let hash_from = place.hash_at - member_bytes("hash");
-    let chain_to = place.chain_hash_at + member_bytes("chain_hash");
+    let hash_from = place.hash_at - ("hash".len() + MEMBER_BYTES);
+    let chain_to = place.chain_hash_at + "chain_hash".len() + MEMBER_BYTES;
     let mut core = Vec::with_capacity(public.len());
     core.extend_from_slice(&public[..place.chain_hash_at]);
     core.extend_from_slice(&public[chain_to..hash_from]);

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use types::{Hash, Micros, ReceiptId, limits};
+use types::{Hash, Micros, ReceiptId, StreamName, limits};
 
 use crate::draft::Kind;
 use crate::write::is_key_byte;
@@ -164,8 +164,9 @@ struct Fields<'a> {
 }
 
 fn scan(bytes: &[u8], public: bool) -> Result<View<'_>, ScanError> {
-    if bytes.len() > limits::RECEIPT_BYTES + 256 {
-        return Err(ScanError { at: limits::RECEIPT_BYTES, why: "too large" });
+    let bytes_max = limits::RECEIPT_BYTES + if public { crate::public::ADDED_BYTES } else { 0 };
+    if bytes.len() > bytes_max {
+        return Err(ScanError { at: bytes_max, why: "too large" });
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|e| ScanError { at: e.valid_up_to(), why: "not utf-8" })?;
@@ -239,6 +240,9 @@ fn complete<'a>(s: &Scanner<'_>, f: &Fields<'a>, view: &mut View<'a>) -> Result<
     view.action = f.action.ok_or_else(missing)?;
     if f.version.ok_or_else(missing)? != FORMAT_VERSION {
         return Err(s.fail("unknown format version"));
+    }
+    if StreamName::check(view.stream).is_err() {
+        return Err(s.fail("stream is not a name"));
     }
     let tenant = (!view.stream.starts_with('_')).then_some(view.stream);
     if view.tenant_id != tenant {

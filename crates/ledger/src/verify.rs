@@ -9,7 +9,7 @@ use types::{Hash, Micros, ReceiptId};
 
 use crate::head::{HeadRecord, LedgerId, next_root};
 use crate::scan::View;
-use crate::seal::{chain_hash, receipt_id, sha256};
+use crate::seal::{StreamHead, chain_hash, receipt_id, sha256};
 
 /// A stored receipt as the store holds it: bytes, and the columns that claim to describe them.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +82,25 @@ pub struct Finding {
 /// Findings kept in full; behind these they are only counted.
 pub const FINDINGS_KEPT: usize = 100;
 
+/// Findings as they are collected: the first ones whole, the first under each verdict, and their
+/// number.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings {
+    kept: Vec<Finding>,
+    first: [Option<Finding>; 4],
+    total: u64,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, finding: Finding) {
+        self.total += 1;
+        self.first[finding.verdict as usize].get_or_insert_with(|| finding.clone());
+        if self.kept.len() < FINDINGS_KEPT {
+            self.kept.push(finding);
+        }
+    }
+}
+
 /// What a verification found.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -95,6 +114,9 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// All findings.
     pub findings_total: u64,
+    /// The first finding under each verdict, in the order of [`Verdict::ALL`]. Complete also when
+    /// `findings` is not.
+    pub first: [Option<Finding>; 4],
     /// True when a head record was at hand, so that a short tail would have been found.
     pub head_checked: bool,
 }
@@ -109,27 +131,34 @@ impl Report {
     /// True when nothing is wrong under this verdict.
     #[must_use]
     pub fn holds(&self, verdict: Verdict) -> bool {
-        self.findings_total == 0 || !self.findings.iter().any(|f| f.verdict == verdict)
+        self.first[verdict as usize].is_none()
     }
-}
 
-struct Stream {
-    next_seq: u64,
-    last_hash: Option<Hash>,
-    last_at: Micros,
+    /// Takes in what another check of the same receipts found.
+    pub(crate) fn merge(&mut self, other: Findings) {
+        self.findings_total += other.total;
+        self.findings.extend(other.kept);
+        self.findings.sort_by_key(|finding| finding.pos);
+        self.findings.truncate(FINDINGS_KEPT);
+        for (mine, other) in self.first.iter_mut().zip(other.first) {
+            let earlier = |other: &Finding| mine.as_ref().is_none_or(|mine| other.pos < mine.pos);
+            if let Some(other) = other.filter(earlier) {
+                *mine = Some(other);
+            }
+        }
+    }
 }
 
 /// Takes every receipt in commit order, then reports.
 pub struct Verifier {
     ledger: LedgerId,
     whole: bool,
-    streams: HashMap<Box<str>, Stream>,
+    streams: HashMap<Box<str>, StreamHead>,
     next_pos: u64,
     last_at: Micros,
     root: Hash,
     receipts: u64,
-    findings: Vec<Finding>,
-    findings_total: u64,
+    findings: Findings,
     head: Option<HeadRecord>,
     head_seen: bool,
 }
@@ -147,8 +176,7 @@ impl Verifier {
             last_at: Micros(0),
             root: Hash::ZERO,
             receipts: 0,
-            findings: Vec::new(),
-            findings_total: 0,
+            findings: Findings::default(),
             head,
             head_seen,
         }
@@ -172,11 +200,12 @@ impl Verifier {
         }
         self.root = next_root(self.root, row.hash);
         self.check_head(row);
-        match View::scan(row.core) {
-            Ok(view) => self.check_receipt(row, &view),
+        let view = View::scan(row.core);
+        let before = self.advance(row, view.as_ref().ok());
+        match view {
+            Ok(view) => self.check_receipt(row, &view, before),
             Err(_) => self.find(Verdict::ChainUnbroken, row, "bytes are not a canonical receipt"),
         }
-        self.advance(row);
     }
 
     /// Ends the verification.
@@ -184,7 +213,7 @@ impl Verifier {
     pub fn finish(mut self) -> Report {
         if let Some(head) = self.head.filter(|_| !self.head_seen) {
             let what = "the head record counts more receipts than there are: the tail is missing";
-            self.record(Finding {
+            self.findings.add(Finding {
                 verdict: Verdict::AllPresent,
                 pos: head.size,
                 stream: String::new(),
@@ -196,8 +225,9 @@ impl Verifier {
             receipts: self.receipts,
             streams: self.streams.len() as u64,
             root: self.root,
-            findings: self.findings,
-            findings_total: self.findings_total,
+            findings: self.findings.kept,
+            findings_total: self.findings.total,
+            first: self.findings.first,
             head_checked: self.head.is_some(),
         }
     }
@@ -208,7 +238,7 @@ impl Verifier {
         } else if row.pos < self.next_pos {
             self.find(Verdict::NoDuplicates, row, "a commit position stands twice");
         }
-        self.next_pos = row.pos + 1;
+        self.next_pos = row.pos.saturating_add(1);
     }
 
     fn check_head(&mut self, row: &Row<'_>) {
@@ -222,7 +252,7 @@ impl Verifier {
         }
     }
 
-    fn check_receipt(&mut self, row: &Row<'_>, view: &View<'_>) {
+    fn check_receipt(&mut self, row: &Row<'_>, view: &View<'_>, before: StreamHead) {
         if view.stream != row.stream || view.seq != row.seq {
             self.find(Verdict::ChainUnbroken, row, "filed under another place than its bytes say");
         }
@@ -240,49 +270,40 @@ impl Verifier {
             self.find(Verdict::TimestampsInOrder, row, "earlier than the receipt committed before");
         }
         self.last_at = self.last_at.max(view.at);
-        let (next_seq, last_hash, last_at) = match self.streams.get(row.stream) {
-            Some(stream) => (stream.next_seq, stream.last_hash, stream.last_at),
-            None => (0, None, Micros(0)),
-        };
-        if row.seq > next_seq {
+        if row.seq > before.next_seq {
             self.find(Verdict::AllPresent, row, "receipts of the stream are missing before this");
-        } else if row.seq < next_seq {
+        } else if row.seq < before.next_seq {
             self.find(Verdict::NoDuplicates, row, "a position of the stream stands twice");
-        } else if view.prev_hash != last_hash {
+        } else if view.prev_hash != before.last_hash {
             self.find(Verdict::ChainUnbroken, row, "prev_hash is not the hash of the one before");
         }
-        if view.at < last_at {
+        if view.at < before.last_at {
             self.find(Verdict::TimestampsInOrder, row, "earlier than the receipt before it");
-        }
-        if let Some(stream) = self.streams.get_mut(row.stream) {
-            stream.last_at = view.at;
         }
     }
 
-    /// Goes on from what is filed, so that one fault is reported once and not for ever after.
-    fn advance(&mut self, row: &Row<'_>) {
+    /// Moves the stream's head to `row` and returns where it was. It goes on from what is filed,
+    /// so that one fault is reported once and not for ever after.
+    fn advance(&mut self, row: &Row<'_>, view: Option<&View<'_>>) -> StreamHead {
+        let after = |before: &StreamHead| StreamHead {
+            next_seq: row.seq.saturating_add(1),
+            last_hash: Some(row.hash),
+            last_at: view.map_or(before.last_at, |view| view.at),
+        };
         match self.streams.get_mut(row.stream) {
-            Some(stream) => {
-                stream.next_seq = row.seq + 1;
-                stream.last_hash = Some(row.hash);
+            Some(head) => {
+                let moved = after(head);
+                std::mem::replace(head, moved)
             }
             None => {
-                let last_at = View::scan(row.core).map_or(Micros(0), |view| view.at);
-                let stream = Stream { next_seq: row.seq + 1, last_hash: Some(row.hash), last_at };
-                self.streams.insert(Box::from(row.stream), stream);
+                self.streams.insert(Box::from(row.stream), after(&StreamHead::EMPTY));
+                StreamHead::EMPTY
             }
         }
     }
 
     fn find(&mut self, verdict: Verdict, row: &Row<'_>, what: &'static str) {
         let (pos, seq) = (row.pos, row.seq);
-        self.record(Finding { verdict, pos, stream: row.stream.to_owned(), seq, what });
-    }
-
-    fn record(&mut self, finding: Finding) {
-        self.findings_total += 1;
-        if self.findings.len() < FINDINGS_KEPT {
-            self.findings.push(finding);
-        }
+        self.findings.add(Finding { verdict, pos, stream: row.stream.to_owned(), seq, what });
     }
 }

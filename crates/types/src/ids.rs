@@ -126,11 +126,13 @@ impl StreamName {
 
     /// Reads a stored name back.
     pub fn parse(text: &str) -> Result<StreamName, IdError> {
-        match text.strip_prefix('_') {
-            Some(rest) => check(rest, limits::CUSTOMER_ID_CHARS)?,
-            None => check(text, limits::CUSTOMER_ID_CHARS)?,
-        }
+        StreamName::check(text)?;
         Ok(StreamName(Arc::from(text)))
+    }
+
+    /// Whether `text` is the name of a stream.
+    pub fn check(text: &str) -> Result<(), IdError> {
+        check(text.strip_prefix('_').unwrap_or(text), limits::CUSTOMER_ID_CHARS)
     }
 
     /// The name as text.
