@@ -3,6 +3,7 @@
 //! Owns: the five phases, the gate before them, and INV-8: at most one action of a tenant is in
 //! flight. Refuses to know: how an action is performed.
 
+use ledger::scan::MetaView;
 use ledger::{Draft, Kind, Meta, View};
 use serde::{Deserialize, Serialize};
 use types::limits::INTEGER_MAX;
@@ -21,9 +22,13 @@ use crate::unknown_tenant;
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignalState {
     phase: Phase,
-    /// `signal_at` of the newest signal that was decided or coalesced, in milliseconds.
-    newest_ms: Option<i64>,
+    /// `signal_at`, in milliseconds, of the newest signal of each metric that was decided or
+    /// coalesced: sensors have clocks of their own, so one must not make another's signals stale.
+    newest_ms: Vec<(Box<str>, i64)>,
 }
+
+/// Metrics of one tenant whose order is kept; of further ones the longest silent is forgotten.
+const METRICS_MAX: usize = 16;
 
 /// Where the governor stands. Intervening and having an action in flight are one thing by
 /// construction (INV-8).
@@ -52,8 +57,9 @@ pub(crate) struct Flight {
     pending: Option<Pending>,
 }
 
-/// The signals that came while the action ran: only the newest is decided, the others are
-/// counted, so that a storm costs one decision and no memory.
+/// The signals that came while the action ran: one is decided, the others are counted, so that a
+/// storm costs one decision and no memory. The newest waits, but a calm one of another metric
+/// never takes the place of a worse one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pending {
@@ -108,6 +114,19 @@ impl SignalState {
         }
     }
 
+    fn newest_ms(&self, metric: &str) -> Option<i64> {
+        self.newest_ms.iter().find(|(name, _)| &**name == metric).map(|(_, at_ms)| *at_ms)
+    }
+
+    fn saw(&mut self, measured: &Measured) {
+        self.newest_ms.retain(|(name, _)| *name != measured.metric);
+        if self.newest_ms.len() == METRICS_MAX {
+            self.newest_ms.remove(0);
+        }
+        // Last seen last, so that the first is the longest silent.
+        self.newest_ms.push((measured.metric.clone(), measured.at_ms));
+    }
+
     fn word(&self) -> &'static str {
         match &self.phase {
             Phase::Boot => "boot",
@@ -128,16 +147,29 @@ impl SignalState {
             (rule::STALE, _) => {}
             (rule::COALESCE, Phase::Intervening(flight)) => {
                 let measured = Measured::read(receipt)?;
-                let count = flight.pending.as_ref().map_or(0, |pending| pending.count);
-                self.newest_ms = Some(measured.at_ms);
-                flight.pending = Some(Pending { measured, count: count.saturating_add(1) });
+                let waits = match receipt.meta("waits") {
+                    Some(MetaView::Bool(waits)) => waits,
+                    _ => return Err(FoldError::Field { field: "waits" }),
+                };
+                match &mut flight.pending {
+                    Some(pending) => {
+                        pending.count = pending.count.saturating_add(1);
+                        if waits {
+                            pending.measured = measured.clone();
+                        }
+                    }
+                    None => {
+                        flight.pending = Some(Pending { measured: measured.clone(), count: 1 });
+                    }
+                }
+                self.saw(&measured);
             }
             (rule::COALESCE, _) => return Err(FoldError::NotInFlight),
             (_, Phase::Intervening(_)) => return Err(FoldError::SecondAttempt),
             (rule::WARN | rule::CALM | rule::INTERVENE, _) => {
-                let newest_ms = Measured::read(receipt)?.at_ms;
+                let measured = Measured::read(receipt)?;
                 self.enter(receipt)?;
-                self.newest_ms = Some(newest_ms);
+                self.saw(&measured);
             }
             (rule::SETTLED, _) => self.enter(receipt)?,
             _ => return Err(FoldError::UnknownRule),
@@ -212,14 +244,12 @@ pub(crate) fn decide(
     if !state.any_active(cx.now) {
         return seal(vec![gate_refusal(&measured, from, state.signal.flight().is_some(), cx)]);
     }
-    if state.signal.newest_ms.is_some_and(|newest| measured.at_ms < newest) {
+    if state.signal.newest_ms(&measured.metric).is_some_and(|newest| measured.at_ms < newest) {
         let draft = transition("signal", rule::STALE, cx.actor).states(from, from);
         return seal(vec![measured.onto(draft)]);
     }
     if let Some(flight) = state.signal.flight() {
-        let count = flight.pending.as_ref().map_or(0, |pending| pending.count).saturating_add(1);
-        let draft = transition("signal", rule::COALESCE, cx.actor).states(from, from);
-        return seal(vec![measured.onto(draft).with("coalesced", Meta::Int(count.into()))]);
+        return seal(vec![coalesce(rules, flight, &measured, from, cx)]);
     }
     Decision::Seal(evaluate(rules, &measured, from, cx))
 }
@@ -259,6 +289,26 @@ pub(crate) fn settle(
     Decision::Seal(Sealing { drafts, primary: 0, effect })
 }
 
+fn coalesce(
+    rules: &Rules,
+    flight: &Flight,
+    measured: &Measured,
+    from: &'static str,
+    cx: &Context<'_>,
+) -> Draft {
+    let (count, waits) = match &flight.pending {
+        None => (1, true),
+        Some(Pending { measured: waiting, count }) => {
+            let same = waiting.metric == measured.metric;
+            let as_bad = Gravity::of(rules, measured) >= Gravity::of(rules, waiting);
+            (count.saturating_add(1), same || as_bad)
+        }
+    };
+    let draft = transition("signal", rule::COALESCE, cx.actor).states(from, from);
+    let draft = draft.with("coalesced", Meta::Int(count.into())).with("waits", Meta::Bool(waits));
+    measured.onto(draft)
+}
+
 fn seal(drafts: Vec<Draft>) -> Decision {
     Decision::Seal(Sealing { drafts, primary: 0, effect: None })
 }
@@ -275,15 +325,34 @@ fn gate_refusal(
     measured.onto(draft)
 }
 
+/// How bad a signal is by its profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Gravity {
+    Calm,
+    Warn,
+    Intervene,
+}
+
+impl Gravity {
+    fn of(rules: &Rules, measured: &Measured) -> Gravity {
+        let profile = rules.profile(&measured.metric);
+        if measured.value_milli > profile.intervene_above_milli {
+            Gravity::Intervene
+        } else if measured.value_milli > profile.warn_above_milli {
+            Gravity::Warn
+        } else {
+            Gravity::Calm
+        }
+    }
+}
+
 /// Thresholds. Only called when nothing is in flight or what was has just been settled (INV-8).
 fn evaluate(rules: &Rules, measured: &Measured, from: &'static str, cx: &Context<'_>) -> Sealing {
     let profile = rules.profile(&measured.metric);
-    let (rule, to) = if measured.value_milli > profile.intervene_above_milli {
-        (rule::INTERVENE, INTERVENING)
-    } else if measured.value_milli > profile.warn_above_milli {
-        (rule::WARN, "warning")
-    } else {
-        (rule::CALM, "stable")
+    let (rule, to) = match Gravity::of(rules, measured) {
+        Gravity::Calm => (rule::CALM, "stable"),
+        Gravity::Warn => (rule::WARN, "warning"),
+        Gravity::Intervene => (rule::INTERVENE, INTERVENING),
     };
     let decided = transition("signal", rule, cx.actor).states(from, to);
     let mut drafts = vec![measured.onto(decided)];

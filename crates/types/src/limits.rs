@@ -20,8 +20,6 @@ pub const METADATA_ENTRIES: usize = 16;
 pub const METADATA_VALUE_CHARS: usize = 256;
 /// Entitlements that one tenant may hold.
 pub const ENTITLEMENTS_PER_TENANT: usize = 1_000;
-/// Signals that wait behind one action in flight before the newest replaces the oldest.
-pub const COALESCED_SIGNALS: u32 = 1_000;
 
 /// Starts, stops, recoveries and other facts about the service itself.
 pub const STREAM_OPS: &str = "_ops";

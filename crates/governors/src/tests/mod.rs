@@ -4,6 +4,7 @@
 
 mod faults;
 mod properties;
+mod sensors;
 mod table;
 
 use ledger::draft::Text;
