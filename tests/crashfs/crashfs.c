@@ -349,7 +349,8 @@ static void synced(int fd) {
             int shadow = open_shadow(file->name);
             struct stat before;
             if (fstat(shadow, &before) != 0
-                || (file->cut < before.st_size && ftruncate(shadow, file->cut) != 0)) {
+                || (file->cut < before.st_size
+                    && syscall(SYS_ftruncate, shadow, file->cut) != 0)) {
                 die("shadow cut");
             }
             size_t pages = (st.st_size + PAGE - 1) / PAGE;
@@ -415,36 +416,18 @@ EXPORT int open(const char *path, int flags, ...) {
     return open_real(AT_FDCWD, path, flags, mode);
 }
 
-EXPORT int open64(const char *path, int flags, ...) {
-    MODE_OF(flags, flags)
-    return open_real(AT_FDCWD, path, flags, mode);
-}
-
 EXPORT int openat(int dirfd, const char *path, int flags, ...) {
-    MODE_OF(flags, flags)
-    return open_real(dirfd, path, flags, mode);
-}
-
-EXPORT int openat64(int dirfd, const char *path, int flags, ...) {
     MODE_OF(flags, flags)
     return open_real(dirfd, path, flags, mode);
 }
 
 /* What the compiler's fortified headers call when no mode is given. */
 EXPORT int __open_2(const char *path, int flags) { return open_real(AT_FDCWD, path, flags, 0); }
-EXPORT int __open64_2(const char *path, int flags) { return open_real(AT_FDCWD, path, flags, 0); }
 EXPORT int __openat_2(int dirfd, const char *path, int flags) {
-    return open_real(dirfd, path, flags, 0);
-}
-EXPORT int __openat64_2(int dirfd, const char *path, int flags) {
     return open_real(dirfd, path, flags, 0);
 }
 
 EXPORT int creat(const char *path, mode_t mode) {
-    return open_real(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
-}
-
-EXPORT int creat64(const char *path, mode_t mode) {
     return open_real(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
 }
 
@@ -468,19 +451,18 @@ EXPORT ssize_t pwrite(int fd, const void *buffer, size_t length, off_t at) {
     return n;
 }
 
-EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t length, off64_t at) {
-    return pwrite(fd, buffer, length, at);
-}
-
-EXPORT ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) {
+/* An offset of -1 stands for the descriptor's position, here and in the kernel. */
+EXPORT ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int flags) {
     /* The kernel takes the offset in two halves; on 64 bit the second is ignored. */
-    ssize_t n = syscall(SYS_pwritev, fd, parts, count, at, 0);
+    ssize_t n = syscall(SYS_pwritev2, fd, parts, count, at, 0, flags);
     wrote(fd, at, n);
     return n;
 }
 
-EXPORT ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at) {
-    return pwritev(fd, parts, count, at);
+EXPORT ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) {
+    ssize_t n = syscall(SYS_pwritev, fd, parts, count, at, 0);
+    wrote(fd, at, n);
+    return n;
 }
 
 EXPORT ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t length,
@@ -497,10 +479,6 @@ EXPORT ssize_t sendfile(int out, int in, off_t *at, size_t length) {
     return n;
 }
 
-EXPORT ssize_t sendfile64(int out, int in, off64_t *at, size_t length) {
-    return sendfile(out, in, at, length);
-}
-
 EXPORT int ftruncate(int fd, off_t length) {
     int result = syscall(SYS_ftruncate, fd, length);
     if (result == 0) {
@@ -508,8 +486,6 @@ EXPORT int ftruncate(int fd, off_t length) {
     }
     return result;
 }
-
-EXPORT int ftruncate64(int fd, off64_t length) { return ftruncate(fd, length); }
 
 EXPORT int fsync(int fd) {
     int result = syscall(SYS_fsync, fd);
@@ -526,6 +502,20 @@ EXPORT int fdatasync(int fd) {
     }
     return result;
 }
+
+/* One type of offset on 64 bit, but two names of each call. */
+#define ALSO(name, other)                                                                          \
+    extern __typeof__(name) other __attribute__((alias(#name), visibility("default")))
+ALSO(open, open64);
+ALSO(openat, openat64);
+ALSO(__open_2, __open64_2);
+ALSO(__openat_2, __openat64_2);
+ALSO(creat, creat64);
+ALSO(pwrite, pwrite64);
+ALSO(pwritev, pwritev64);
+ALSO(pwritev2, pwritev64v2);
+ALSO(sendfile, sendfile64);
+ALSO(ftruncate, ftruncate64);
 
 /* Names */
 

@@ -11,7 +11,8 @@ use crossbeam_channel as channel;
 use governors::{Command, Rules};
 use ledger::{View, chain_hash, seal::sha256};
 use telemetry::metrics::Metrics;
-use tokio::sync::oneshot;
+use tokio::sync::{RwLock, oneshot};
+use tokio::time;
 use types::{Clock, Reason, ReceiptId, StreamName, limits};
 
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
@@ -93,6 +94,8 @@ pub(crate) struct Inner {
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
+    /// Shared by every command from outside until it is answered; the drain takes it whole.
+    door: RwLock<()>,
 }
 
 impl Engine {
@@ -123,6 +126,7 @@ impl Engine {
             edge: Edge::default(),
             supervisor: Supervisor::new(Arc::clone(&metrics)),
             draining: AtomicBool::new(false),
+            door: RwLock::new(()),
         }));
         let written = writer::Shared {
             store: Arc::clone(&store),
@@ -193,9 +197,10 @@ impl Engine {
     /// Decides one command. `Ok` is durable: the receipt of the decision, which may be a refusal,
     /// or `None` when there was nothing to decide. `Err` is a refusal without a receipt of its own.
     pub async fn act(&self, request: Request<'_>) -> Result<Option<Decided>, Refused> {
-        if self.0.draining.load(Ordering::Acquire) {
+        let open = self.0.door.try_read().ok().filter(|_| !self.is_draining());
+        let Some(_inside) = open else {
             return Err(Refused::new(Reason::ServiceUnavailable, "the service is shutting down"));
-        }
+        };
         let permit = match request.command {
             // Reserved before the decision: an intervention that was sealed must have its place.
             Command::Signal(_) => Some(self.reserve()?),
@@ -227,17 +232,17 @@ impl Engine {
         let Request { stream, command, actor, may_register, key } = request;
         let keyed = key.map(|key| Keyed::new(&self.0.identity, &stream, &key));
         let (command, since) = (Arc::new(command), Instant::now());
-        let fresh = |permit, loaded| Work {
+        let fresh = || Work {
             stream: stream.clone(),
             command: Arc::clone(&command),
             actor,
             may_register,
             keyed,
-            loaded,
-            permit,
+            loaded: None,
+            permit: permit.clone(),
             since,
         };
-        let mut work = fresh(permit, None);
+        let mut work = fresh();
         for _ in 0..TURNS_MAX {
             work = match self.one_turn(work).await? {
                 Reply::Decided(decided) => return Ok(Some(decided)),
@@ -248,8 +253,7 @@ impl Engine {
                     back.loaded = Some(self.load(&stream).await?);
                     back
                 }
-                // The permit went with the group that failed.
-                Reply::Again => fresh(self.0.pool.reserve(), None),
+                Reply::Again => fresh(),
             };
         }
         Err(Refused::new(Reason::GovernorNotReady, "the stream is contended"))
@@ -270,8 +274,8 @@ impl Engine {
 
     async fn load(&self, stream: &StreamName) -> Result<crate::cache::Loaded, Refused> {
         let stream = stream.clone();
-        let group = self.0.progress.committed();
-        self.blocking(move |store| load::load(store, &stream, group)).await
+        let (epoch, group) = (self.0.progress.epoch(), self.0.progress.committed());
+        self.blocking(move |store| load::load(store, &stream, group, epoch)).await
     }
 
     /// Runs a read of the store where it may block.
@@ -369,13 +373,17 @@ impl Engine {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Refuses new work, finishes what is queued, settles running actions as far as `deadline`
+    /// Refuses new work, answers what is inside and settles running actions as far as `deadline`
     /// allows, records what is left and stops all workers. What could not be settled is found by
     /// the reconciler of the next start.
     pub async fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::Release);
         let supervisor = self.supervisor();
-        if tokio::time::timeout(deadline, supervisor.stop("action_pool")).await.is_err() {
+        let deadline = time::Instant::now() + deadline;
+        if time::timeout_at(deadline, self.0.door.write()).await.is_err() {
+            tracing::warn!(event = "drain_commands", "commands are left without an answer");
+        }
+        if time::timeout_at(deadline, supervisor.stop("action_pool")).await.is_err() {
             let left = self.0.in_flight.len();
             tracing::warn!(event = "drain_actions", left, "actions are left to the next start");
         }

@@ -8,11 +8,13 @@
 //! is settled as `unknown`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel as channel;
+use futures_util::FutureExt;
 use governors::{Command, Effect, Outcome, OutcomeStatus};
 use telemetry::metrics::Metrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -128,9 +130,11 @@ impl Registry {
     }
 }
 
-/// A place in the pool or its queue, held from before the decision until after the result.
-#[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+/// A place in the pool or its queue, held from before the decision until after the result. Copies
+/// are one place: whoever has to repeat a decision keeps one, so that a lost race or a failed
+/// write never costs it the place.
+#[derive(Debug, Clone)]
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
 
 /// An action to perform, with the place it was promised.
 #[derive(Debug)]
@@ -223,7 +227,7 @@ impl Pool {
     /// A place for one action, or `None` when the queue is full.
     #[must_use]
     pub fn reserve(&self) -> Option<Permit> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Permit)
+        Arc::clone(&self.places).try_acquire_owned().ok().map(|place| Permit(Arc::new(place)))
     }
 
     /// Places taken: actions waiting and running, and commands that may still need one.
@@ -301,14 +305,21 @@ impl Bench {
             let call =
                 Call { stream: job.stream.clone(), attempt: job.attempt, args: job.args.clone() };
             let again = spec.idempotent && tries < TRIES_MAX;
-            match tokio::time::timeout(self.timeout, actuator.run(call)).await {
-                Ok(Ok(())) => break OutcomeStatus::Success,
-                Ok(Err(ActionError::Retryable(_))) | Err(_) if again => {
+            // One broken actuator must neither take its worker down nor leave the attempt open.
+            let guarded = AssertUnwindSafe(async { actuator.run(call).await }).catch_unwind();
+            match tokio::time::timeout(self.timeout, guarded).await.map(Result::ok) {
+                Ok(Some(Ok(()))) => break OutcomeStatus::Success,
+                Ok(Some(Err(ActionError::Retryable(_))) | None) | Err(_) if again => {
                     tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
                 }
-                Ok(Err(error)) => {
+                Ok(Some(Err(error))) => {
                     tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt, %error, "action failed");
                     break OutcomeStatus::Error;
+                }
+                Ok(None) => {
+                    tracing::error!(event = "action_panicked", action = spec.name, attempt = %job.attempt, "action panicked");
+                    let idempotent = spec.idempotent;
+                    break if idempotent { OutcomeStatus::Error } else { OutcomeStatus::Unknown };
                 }
                 // Abandoned on the way: what may not be repeated may have happened.
                 Err(_) if spec.idempotent => break OutcomeStatus::Timeout,

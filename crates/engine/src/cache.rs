@@ -32,6 +32,8 @@ pub struct Loaded {
     pub live: Live,
     /// Groups that were committed before the read began.
     pub read_after_group: u64,
+    /// The life of the decider's memory that the read began in; another life takes no part of it.
+    pub epoch: u64,
 }
 
 /// The loaded states.
@@ -106,10 +108,11 @@ impl Cache {
         }
     }
 
-    /// Forgets one stream, because its memory can no longer be trusted.
-    pub fn forget(&mut self, stream: &StreamName, group: u64) {
-        if self.young.remove(stream).or_else(|| self.old.remove(stream)).is_some() {
-            self.dropped_group = self.dropped_group.max(group);
+    /// Forgets one stream, because its memory can no longer be trusted. Reads of other streams
+    /// are refused only as long as the last group that touched this one is in flight.
+    pub fn forget(&mut self, stream: &StreamName) {
+        if let Some(live) = self.young.remove(stream).or_else(|| self.old.remove(stream)) {
+            self.dropped_group = self.dropped_group.max(live.last_group);
         }
     }
 
@@ -132,7 +135,7 @@ mod tests {
     fn loaded(n: usize, last_group: u64, read_after_group: u64) -> Loaded {
         let state = StreamState::empty(&name(n));
         let live = Live { state, head: StreamHead::EMPTY, due: None, last_group };
-        Loaded { live, read_after_group }
+        Loaded { live, read_after_group, epoch: 0 }
     }
 
     #[test]
@@ -180,8 +183,9 @@ mod tests {
         let mut cache = Cache::new(4);
         cache.clear(9);
         assert!(!cache.admit(&name(1), loaded(1, 3, 8)));
-        assert!(cache.admit(&name(1), loaded(1, 3, 9)));
-        cache.forget(&name(1), 10);
-        assert!(!cache.admit(&name(1), loaded(1, 3, 9)));
+        assert!(cache.admit(&name(1), loaded(1, 10, 9)));
+        cache.forget(&name(1));
+        assert!(!cache.admit(&name(1), loaded(1, 3, 9)), "lacks group 10");
+        assert!(cache.admit(&name(2), loaded(2, 3, 10)));
     }
 }

@@ -63,7 +63,8 @@ struct Decider<'a> {
     group: Group,
 }
 
-/// Runs until asked to stop and the queue is empty.
+/// Runs until asked to stop. What is queued then waits for the next life: this one's memory may
+/// be the reason for the restart.
 pub(crate) fn run(shared: &Shared, stop: &Stop) {
     let mut decider = match Decider::new(shared) {
         Ok(decider) => decider,
@@ -72,15 +73,10 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
             return;
         }
     };
-    let mut stopping = false;
     loop {
-        let first = if stopping {
-            shared.queue.try_recv().ok()
-        } else {
-            select! {
-                recv(shared.queue) -> submission => submission.ok(),
-                recv(stop.channel()) -> _ => { stopping = true; continue }
-            }
+        let first = select! {
+            recv(shared.queue) -> submission => submission.ok(),
+            recv(stop.channel()) -> _ => None,
         };
         let Some(first) = first else { return };
         if !decider.turn(first) {
@@ -93,10 +89,11 @@ impl<'a> Decider<'a> {
     fn new(shared: &'a Shared) -> Result<Decider<'a>, crate::ports::ReadError> {
         // A former life may have left a group with the writer. It carries the former epoch, so
         // the writer drops it unless it has begun already; `head` is read again on a conflict.
+        // The epoch is read before the head, so that whatever changes the head later is noticed.
         shared.progress.new_epoch();
+        let epoch = shared.progress.epoch();
         let head = shared.store.head()?;
         let number = shared.progress.next_group();
-        let epoch = shared.progress.epoch();
         Ok(Decider {
             shared,
             identity: shared.store.identity(),
@@ -111,6 +108,7 @@ impl<'a> Decider<'a> {
     /// One group: drains the queue, decides, hands over. False when the writer is gone.
     fn turn(&mut self, first: Submission) -> bool {
         if self.shared.progress.epoch() != self.epoch && !self.renew() {
+            let _ = first.reply.send(Reply::Refused(store_failed()));
             return true;
         }
         let mut submissions = vec![first];
@@ -133,14 +131,14 @@ impl<'a> Decider<'a> {
     }
 
     fn hand_over(&mut self) -> bool {
-        if self.group.waiting.is_empty() {
-            return true;
+        if !self.group.waiting.is_empty() {
+            let next = Group::empty(self.shared.progress.next_group(), self.epoch, self.head);
+            let group = std::mem::replace(&mut self.group, next);
+            if self.shared.groups.send(group).is_err() {
+                return false;
+            }
         }
-        let next = Group::empty(self.shared.progress.next_group(), self.epoch, self.head);
-        let group = std::mem::replace(&mut self.group, next);
-        if self.shared.groups.send(group).is_err() {
-            return false;
-        }
+        // Also when nothing was sealed: signals for tenants that nobody knows load states too.
         let committed = self.shared.progress.committed();
         self.recent.retain(|_, recent| recent.group > committed);
         self.cache.shrink(committed);
@@ -187,7 +185,7 @@ impl<'a> Decider<'a> {
         if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
             return self.answer(reply, since, answer);
         }
-        let fresh = work.loaded.take();
+        let fresh = work.loaded.take().filter(|loaded| loaded.epoch == self.epoch);
         let admitted = fresh.is_none_or(|loaded| self.cache.admit(&work.stream, loaded));
         if !admitted || self.cache.get(&work.stream).is_none() {
             return self.answer(reply, since, Reply::NotLoaded(Box::new(work)));
@@ -203,7 +201,7 @@ impl<'a> Decider<'a> {
     /// A defect of ours touches this command alone; the stream is read again from the store.
     fn defect(&mut self, work: &Work, error: &str) -> Reply {
         tracing::error!(event = "decision_failed", tenant_id = %work.stream, error, "decision failed");
-        self.cache.forget(&work.stream, self.group.number);
+        self.cache.forget(&work.stream);
         Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
     }
 

@@ -13,11 +13,12 @@ use crate::ports::{ReadError, Snapshot, Store, Stored};
 /// Receipts read at a time: bounds memory for a stream of any length.
 const PAGE: usize = 1_000;
 
-/// Reads and folds one stream. `read_after_group` was taken before the call.
+/// Reads and folds one stream. `read_after_group` and `epoch` were taken before the call.
 pub(crate) fn load(
     store: &dyn Store,
     stream: &StreamName,
     read_after_group: u64,
+    epoch: u64,
 ) -> Result<Loaded, ReadError> {
     let (mut state, mut head) = start(store, stream)?;
     loop {
@@ -31,7 +32,8 @@ pub(crate) fn load(
         }
     }
     let due = state.next_due();
-    Ok(Loaded { live: Live { state, head, due, last_group: read_after_group }, read_after_group })
+    let live = Live { state, head, due, last_group: read_after_group };
+    Ok(Loaded { live, read_after_group, epoch })
 }
 
 /// The newest usable snapshot, or the beginning. A snapshot is a cache: one that is unreadable or

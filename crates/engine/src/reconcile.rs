@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use governors::{Command, Outcome, OutcomeStatus};
 use ledger::View;
 use ledger::scan::MetaView;
-use types::{Micros, ReceiptId, StreamName, limits};
+use types::{ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
-use crate::actions::Job;
+use crate::actions::{InFlight, Job};
 use crate::edge::WINDOW;
 use crate::ports::Stored;
 use crate::supervise::Stop;
@@ -93,31 +93,55 @@ pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
 
 async fn settle_orphans(engine: &Engine) {
     let inner = engine.inner();
-    // Who was in flight before the look may have been settled since, and what was opened after it
-    // is none of ours: neither is an orphan.
-    let flying = inner.in_flight.snapshot();
-    let looked_at = engine.clock().now();
     let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
     inner.metrics.actions_unsettled.set(open.len() as i64);
-    for stored in open {
-        if flying.contains(&stored.id) || !inner.in_flight.mark(stored.id) {
-            continue;
-        }
-        if !adopt(engine, &stored, looked_at).await {
-            inner.in_flight.unmark(stored.id);
+    let held: Vec<Held<'_>> =
+        open.iter().filter_map(|stored| Held::take(&inner.in_flight, stored.id)).collect();
+    if held.is_empty() {
+        return;
+    }
+    // Some of them may have been settled, and let go of, after the look. What is still open now
+    // that we hold it is an orphan: nobody lets go of an attempt before its result is durable.
+    let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
+    for held in held {
+        if let Some(stored) = open.iter().find(|stored| stored.id == held.attempt)
+            && adopt(engine, stored).await
+        {
+            held.hand_on();
         }
     }
 }
 
+/// An attempt that this look has taken on; let go of when the look fails or is cut short.
+struct Held<'a> {
+    in_flight: &'a InFlight,
+    attempt: ReceiptId,
+}
+
+impl<'a> Held<'a> {
+    /// `None` when someone is about to settle it already.
+    fn take(in_flight: &'a InFlight, attempt: ReceiptId) -> Option<Held<'a>> {
+        in_flight.mark(attempt).then_some(Held { in_flight, attempt })
+    }
+
+    /// It belongs to the pool now.
+    fn hand_on(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.in_flight.unmark(self.attempt);
+    }
+}
+
 /// Takes an orphan on; false when it is to be left alone for now.
-async fn adopt(engine: &Engine, stored: &Stored, looked_at: Micros) -> bool {
+async fn adopt(engine: &Engine, stored: &Stored) -> bool {
     let Ok(view) = View::scan(&stored.core) else {
         tracing::error!(event = "attempt_unreadable", receipt_id = %stored.id, "unsettled attempt cannot be read");
         return false;
     };
-    if view.at >= looked_at {
-        return false;
-    }
     let action = view.action.text().into_owned();
     let spec = engine.inner().registry.get(&action).map(|actuator| actuator.spec());
     let Some(permit) = engine.inner().pool.reserve() else { return false };
@@ -157,7 +181,6 @@ fn settlement(stream: &StreamName, attempt: ReceiptId, outcome: Outcome) -> Requ
 /// Seals the result of a job; goes on trying while the store is away, until asked to stop.
 pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop: Stop) {
     let Job { stream, attempt, permit, .. } = job;
-    let mut permit = Some(permit);
     loop {
         let request = Request {
             stream: stream.clone(),
@@ -166,7 +189,8 @@ pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop:
             may_register: false,
             key: None,
         };
-        match engine.submit(request, permit.take()).await {
+        // The next action of the same tenant, if there is one, takes over the place of this one.
+        match engine.submit(request, Some(permit.clone())).await {
             Ok(_) => break,
             Err(refused) => {
                 tracing::warn!(event = "settle_waits", %attempt, %refused, "a result cannot be sealed yet");
@@ -174,7 +198,7 @@ pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop:
         }
         tokio::select! {
             () = stop.asked() => break,
-            () = tokio::time::sleep(SETTLE_BACKOFF) => permit = engine.inner().pool.reserve(),
+            () = tokio::time::sleep(SETTLE_BACKOFF) => {}
         }
     }
     engine.inner().in_flight.unmark(attempt);
@@ -185,7 +209,13 @@ pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
     loop {
         tokio::select! {
             () = stop.asked() => return,
-            () = tokio::time::sleep(WINDOW) => flush_edge(&engine).await,
+            () = tokio::time::sleep(WINDOW) => {}
+        }
+        // Cut short by a restart: the decider of this life may be gone, and the next one answers
+        // what is queued.
+        tokio::select! {
+            () = stop.asked() => return,
+            () = flush_edge(&engine) => {}
         }
     }
 }

@@ -372,12 +372,14 @@ fn start_worker(worker: &Arc<Worker>, stop: &Stop) -> Running {
             let worker = Arc::clone(worker);
             let (done, finished) = tokio::sync::oneshot::channel::<()>();
             let run = move || {
-                let _done = done;
                 if let Body::Thread(run) = &worker.body
                     && catch_unwind(AssertUnwindSafe(|| run(stop))).is_err()
                 {
                     tracing::error!(event = "worker_panicked", worker = name, "worker panicked");
                 }
+                // Whoever waits for the end may close what the worker held.
+                drop(worker);
+                drop(done);
             };
             if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(run) {
                 tracing::error!(worker = name, %error, "cannot start thread");

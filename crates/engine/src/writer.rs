@@ -34,24 +34,17 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // A former life may have died between `append` and its answers: what the decider believes
     // about that group is not known to be true.
     shared.progress.new_epoch();
-    let mut stopping = false;
     loop {
-        let group = if stopping {
-            shared.groups.try_recv().ok()
-        } else {
-            select! {
-                recv(shared.groups) -> group => group.ok(),
-                recv(stop.channel()) -> _ => { stopping = true; continue }
-            }
-        };
-        match group {
-            Some(group) => write(shared, group),
-            None if stopping => return,
-            // The decider is gone for good, which happens only on the way down.
-            None => {
-                let _ = stop.channel().recv();
-                return;
-            }
+        select! {
+            recv(shared.groups) -> group => match group {
+                Ok(group) => write(shared, group),
+                // The decider is gone for good, which happens only on the way down.
+                Err(_) => {
+                    let _ = stop.channel().recv();
+                    return;
+                }
+            },
+            recv(stop.channel()) -> _ => return,
         }
     }
 }
@@ -88,6 +81,8 @@ fn write(shared: &Shared, group: Group) {
             );
             shared.progress.new_epoch();
             fail(shared, group, || refusal(Reason::Timeout, "the outcome is unknown"));
+            // Last: whoever is told must find everyone answered.
+            shared.progress.fail();
         }
     }
 }
@@ -95,6 +90,11 @@ fn write(shared: &Shared, group: Group) {
 fn succeed(shared: &Shared, group: Group) {
     // Committed first: a load that begins after an answer must see the receipts behind it.
     shared.progress.commit(group.number);
+    if group.epoch != shared.progress.epoch() {
+        // The decider was restarted meanwhile and may have read the store just before this group:
+        // it has to look again.
+        shared.progress.new_epoch();
+    }
     for job in group.jobs {
         shared.pool.submit(job);
     }

@@ -47,6 +47,7 @@ pub(crate) struct Receipted {
     id: ReceiptId,
     hash: Hash,
     timestamp: i64,
+    replayed: bool,
 }
 
 impl From<Refused> for Fault {
@@ -93,6 +94,7 @@ pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response
     }
     if let Some(receipt) = receipt {
         receipt_header(&mut response, receipt.id);
+        replay_header(&mut response, receipt.replayed);
     }
     response
 }
@@ -143,19 +145,17 @@ pub(crate) fn decision(
         reason: None,
     };
     if view.kind == Kind::Refusal && !(decided.replayed && repeat == Repeat::Receipt) {
-        return Err(refusal(&view, sealed, facts));
+        return Err(refusal(&view, decided, facts));
     }
     let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
     receipt_header(&mut response, sealed.id);
-    let headers = response.headers_mut();
-    headers.insert(X_DURABILITY, HeaderValue::from_static(durability));
-    if decided.replayed {
-        headers.insert(X_IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
-    }
+    response.headers_mut().insert(X_DURABILITY, HeaderValue::from_static(durability));
+    replay_header(&mut response, decided.replayed);
     Ok(Answer { response, facts })
 }
 
-fn refusal(view: &View<'_>, sealed: &Sealed, facts: Facts) -> Fault {
+fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
+    let sealed = &*decided.receipt;
     let code = view.reason.map(|raw| raw.text()).unwrap_or_default();
     let found = Reason::ALL.iter().copied().find(|reason| reason.code() == code);
     let reason = found.unwrap_or(Reason::StateError);
@@ -166,6 +166,7 @@ fn refusal(view: &View<'_>, sealed: &Sealed, facts: Facts) -> Fault {
             id: sealed.id,
             hash: sealed.hash,
             timestamp: view.timestamp,
+            replayed: decided.replayed,
         })),
         facts: Facts { reason: Some(reason), ..facts },
     }
@@ -174,6 +175,12 @@ fn refusal(view: &View<'_>, sealed: &Sealed, facts: Facts) -> Fault {
 fn receipt_header(response: &mut Response, id: ReceiptId) {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(X_RECEIPT_ID, value);
+    }
+}
+
+fn replay_header(response: &mut Response, replayed: bool) {
+    if replayed {
+        response.headers_mut().insert(X_IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt;
 use types::Reason;
 
+use crate::Options;
 use crate::answer::{Fault, X_REQUEST_ID, fault};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -18,17 +19,24 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A body must arrive within this time: a slow sender must not hold a place.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time for a body where the whole request has `request_timeout`. Less than all of it, so that
+/// a slow sender is told so, and not that we were slow.
+fn read_timeout(request_timeout: Duration) -> Duration {
+    READ_TIMEOUT.min(request_timeout.mul_f64(0.9))
+}
+
 /// What is read and thrown away of a body that is too large, so that its sender reads the answer
 /// instead of a reset. Behind this the connection is cut.
 const DISCARD_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Reads a whole body of at most `max_bytes`.
+/// Reads a whole body, within the limits of `options`.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
-    max_bytes: usize,
+    options: &Options,
 ) -> Result<Bytes, Fault> {
-    match tokio::time::timeout(READ_TIMEOUT, collect(headers, body, max_bytes)).await {
+    let reading = collect(headers, body, options.body_max_bytes);
+    match tokio::time::timeout(read_timeout(options.request_timeout), reading).await {
         Ok(outcome) => outcome,
         Err(_) => Err(fault(Reason::RequestTimeout, "the body did not arrive in time")),
     }

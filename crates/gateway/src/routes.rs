@@ -176,12 +176,12 @@ async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Hand
         Handler::Metrics => Err(fault(Reason::NotFound, "metrics are switched off")),
         Handler::Pubsub => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, gateway.options.body_max_bytes).await?;
+            let bytes = body::read(&parts.headers, body, &gateway.options).await?;
             pubsub::push(gateway, &bytes).await
         }
         Handler::Marketplace => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, gateway.options.body_max_bytes).await?;
+            let bytes = body::read(&parts.headers, body, &gateway.options).await?;
             marketplace::call(gateway, &parts.headers, &bytes).await
         }
         Handler::Receipt => {

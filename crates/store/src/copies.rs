@@ -5,15 +5,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ledger::HeadRecord;
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ffi};
 
+use crate::OpenError;
 use crate::files::{self, HeadFile, Lock};
 use crate::reader::Reader;
-use crate::OpenError;
 
 /// Pages copied between two reports of progress: 4 MiB.
 const PAGES_PER_STEP: i32 = 1_024;
@@ -108,8 +107,11 @@ fn copy_pages(
         match step {
             StepResult::Done => return Ok(()),
             StepResult::More => {}
-            // Somebody looks at the unfinished copy.
-            _ => std::thread::sleep(Duration::from_millis(10)),
+            // Somebody holds the unfinished copy, and longer than the connection waits.
+            _ => {
+                let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+                return Err(rusqlite::Error::SqliteFailure(busy, None));
+            }
         }
     }
 }

@@ -16,13 +16,11 @@ use crate::{OpenError, files, rows};
 /// Receipts that the head file may be behind the table: a few groups in flight.
 const HEAD_BEHIND_MAX: u64 = 4_096;
 
-/// Damages of the database that are listed; behind these the list ends.
-const DAMAGES_MAX: i64 = 100;
-
 /// What was found.
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
-    /// What SQLite's own check says about its pages and indexes; empty when all is well.
+    /// What SQLite's own check says about its pages and indexes, at most 100
+    /// lines; empty when all is well.
     pub damages: Vec<String>,
     /// Rows in each table, in the order of the schema.
     pub rows: Vec<(&'static str, u64)>,
@@ -80,9 +78,8 @@ pub fn doctor(dir: &Path) -> Result<Diagnosis, OpenError> {
 }
 
 fn damages(conn: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut check = conn.prepare("SELECT quick_check FROM pragma_quick_check(?1)")?;
-    let lines: rusqlite::Result<Vec<String>> =
-        check.query_map([DAMAGES_MAX], |row| row.get(0))?.collect();
+    let mut check = conn.prepare("PRAGMA quick_check(100)")?;
+    let lines: rusqlite::Result<Vec<String>> = check.query_map([], |row| row.get(0))?.collect();
     Ok(lines?.into_iter().filter(|line| line != "ok").collect())
 }
 
@@ -121,10 +118,7 @@ struct Wrong {
     attempts: u64,
 }
 
-fn projections_wrong(
-    reader: &Reader,
-    tables: &[(&'static str, u64)],
-) -> rusqlite::Result<Wrong> {
+fn projections_wrong(reader: &Reader, tables: &[(&'static str, u64)]) -> rusqlite::Result<Wrong> {
     let mut key_of = reader.conn().prepare_cached("SELECT pos FROM keys WHERE key = ?1")?;
     let mut wrong = Wrong { unreadable: 0, keys: 0, attempts: 0 };
     let mut open = Open::default();

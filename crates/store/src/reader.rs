@@ -73,8 +73,9 @@ impl Reader {
     }
 
     /// Hands every receipt, or every one of a stream, to `take` in commit order until it breaks.
-    /// Rows borrow from the database. A column of the wrong size arrives as zeros, a stream
-    /// without a name as the empty name: the verifier finds both.
+    /// Rows borrow from the database. What cannot be arrives as something that no intact
+    /// receipt has, so that the verifier finds it: a hash of the wrong size as zeros, a negative
+    /// count as the largest, a stream without a name as the empty name.
     ///
     /// # Errors
     /// When the database cannot be read further.
@@ -83,7 +84,7 @@ impl Reader {
         stream: Option<&StreamName>,
         take: &mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        self.walk(stream, take).map_err(rows::read_error)
+        self.walk(stream, take).map_err(|error| rows::read_error(&error))
     }
 
     pub(crate) fn walk(
@@ -161,8 +162,10 @@ fn each(
     Ok(())
 }
 
+/// What cannot be a count becomes the largest one, which no receipt's bytes say.
 fn counted(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    Ok(u64::try_from(row.get_ref(column)?.as_i64().unwrap_or_default()).unwrap_or_default())
+    let value = row.get_ref(column)?.as_i64().unwrap_or(-1);
+    Ok(u64::try_from(value).unwrap_or(i64::MAX.cast_unsigned()))
 }
 
 fn sized<const N: usize>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<[u8; N]> {

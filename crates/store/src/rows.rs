@@ -46,9 +46,9 @@ SELECT n.seq, n.hash, n.at, n.state FROM snapshots n
 WHERE n.stream = (SELECT no FROM streams WHERE name = ?1)";
 
 /// Sorts a failed read into the port's two kinds.
-pub(crate) fn read_error(error: rusqlite::Error) -> ReadError {
+pub(crate) fn read_error(error: &rusqlite::Error) -> ReadError {
     use rusqlite::Error as E;
-    let corrupt = match &error {
+    let corrupt = match error {
         E::SqliteFailure(failure, _) => is_corrupt(failure.code),
         E::FromSqlConversionFailure(..)
         | E::IntegralValueOutOfRange(..)
@@ -173,10 +173,8 @@ pub(crate) fn query(conn: &Connection, query: &Query) -> rusqlite::Result<Vec<St
         return all(conn.prepare_cached(NEWEST)?, params![before_pos, rows_max], stored_named);
     };
     let number = "SELECT no FROM streams WHERE name = ?1";
-    let number: Option<i64> = conn
-        .prepare_cached(number)?
-        .query_row([stream.as_str()], |row| row.get(0))
-        .optional()?;
+    let number: Option<i64> =
+        conn.prepare_cached(number)?.query_row([stream.as_str()], |row| row.get(0)).optional()?;
     let Some(number) = number else { return Ok(Vec::new()) };
     // A cursor is normally a row of this stream, and then the index leads straight to its page.
     let before_seq = "SELECT seq FROM receipts WHERE pos = ?1 AND stream = ?2";

@@ -2,7 +2,7 @@
 //!
 //! Owns: opening with its checks, the port, upkeep and closing. Refuses to know: statements.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -195,13 +195,13 @@ impl SqliteStore {
             Some(disk) => disk.readers.with(read),
             None => read(&self.writer().conn),
         };
-        result.map_err(rows::read_error)
+        result.map_err(|error| rows::read_error(&error))
     }
 }
 
 impl Disk {
     fn open(
-        path: &PathBuf,
+        path: &Path,
         head_file: HeadFile,
         lock: Lock,
         synchronous: Synchronous,

@@ -101,7 +101,9 @@ impl Writer {
                 Some(at) => conn
                     .prepare_cached("INSERT OR REPLACE INTO due (stream, at) VALUES (?1, ?2)")?
                     .execute([number, at.0])?,
-                None => conn.prepare_cached("DELETE FROM due WHERE stream = ?1")?.execute([number])?,
+                None => {
+                    conn.prepare_cached("DELETE FROM due WHERE stream = ?1")?.execute([number])?
+                }
             };
         }
         for kept in &batch.snapshots {
@@ -113,8 +115,11 @@ impl Writer {
             conn.prepare_cached(sql)?.execute(params)?;
         }
         let after = &batch.after;
-        conn.prepare_cached("UPDATE head SET size = ?1, root = ?2, at = ?3")?
-            .execute(params![after.size.cast_signed(), &after.root.0[..], after.at.0])?;
+        conn.prepare_cached("UPDATE head SET size = ?1, root = ?2, at = ?3")?.execute(params![
+            after.size.cast_signed(),
+            &after.root.0[..],
+            after.at.0
+        ])?;
         Ok(())
     }
 
@@ -227,9 +232,10 @@ fn same_place(a: &HeadRecord, b: &HeadRecord) -> bool {
 }
 
 fn adds_up(batch: &Batch) -> bool {
-    let last = batch.entries.iter().fold(batch.before, |head, entry| {
-        head.after(entry.sealed.hash, entry.sealed.at)
-    });
+    let last = batch
+        .entries
+        .iter()
+        .fold(batch.before, |head, entry| head.after(entry.sealed.hash, entry.sealed.at));
     same_place(&last, &batch.after)
 }
 
@@ -260,5 +266,137 @@ struct Text<'a>(&'a [u8]);
 impl ToSql for Text<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::ports::Entry;
+    use ledger::{Draft, Kind, StreamHead, seal};
+    use types::Micros;
+
+    use super::*;
+    use crate::sqlite::Synchronous;
+
+    const STREAM: &str = "tenant-1";
+
+    /// A writer on a new ledger in `dir`.
+    fn writer(dir: &std::path::Path) -> Writer {
+        let path = dir.join("ledger.db");
+        std::fs::write(&path, b"").unwrap();
+        let mut conn = schema::open_writer(&path, Synchronous::Full).unwrap();
+        schema::create(&mut conn).unwrap();
+        let ledger = schema::identity(&conn).unwrap().ledger;
+        Writer::new(conn, ledger)
+    }
+
+    /// The first batch of a ledger, of `count` receipts.
+    fn batch(writer: &Writer, count: u64) -> Batch {
+        let before = HeadRecord::empty(writer.ledger);
+        let stream = StreamName::parse(STREAM).unwrap();
+        let (mut after, mut head, mut entries) = (before, StreamHead::EMPTY, Vec::new());
+        for n in 0..count {
+            let mut draft = Draft::new(Kind::Transition, "grant");
+            draft.detail = Some("x".repeat(500).into());
+            let at = Micros(1_700_000_000_000_000 + n.cast_signed());
+            let sealed = seal(&writer.ledger, &stream, &head, at, &draft).unwrap();
+            head = head.after(&sealed);
+            after = after.after(sealed.hash, sealed.at);
+            entries.push(Entry { kind: draft.kind, key: None, settles: None, sealed });
+        }
+        Batch { before, after, entries, due: Vec::new(), snapshots: Vec::new() }
+    }
+
+    fn failure(extended_code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(extended_code), None)
+    }
+
+    fn receipts(writer: &Writer) -> i64 {
+        writer.conn.query_row("SELECT count(*) FROM receipts", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_is_unavailable_until_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let batch = batch(&writer, 200);
+        let pages: i64 = writer.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = |writer: &Writer, pages| {
+            writer.conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+        };
+        limit(&writer, pages + 5);
+        for _ in 0..2 {
+            assert!(matches!(writer.append(&batch), Err(AppendError::Unavailable(_))));
+            assert_eq!(receipts(&writer), 0);
+        }
+        assert!(!writer.has_failed());
+        limit(&writer, pages + 1_000);
+        writer.append(&batch).unwrap();
+        assert_eq!(receipts(&writer), 200);
+    }
+
+    #[test]
+    fn a_commit_of_unknown_outcome_is_settled_by_the_head() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let batch = batch(&writer, 3);
+        let error = failure(ffi::SQLITE_IOERR_WRITE);
+
+        // Failed, not kept.
+        assert!(writer.fill(&batch).is_ok());
+        let outcome = writer.settle(&batch, &error);
+        assert!(matches!(outcome, Err(AppendError::Unavailable(_))));
+        assert_eq!(receipts(&writer), 0);
+
+        // Failed, kept.
+        assert!(writer.fill(&batch).is_ok());
+        writer.run("COMMIT").unwrap();
+        assert!(writer.settle(&batch, &error).is_ok());
+        assert_eq!(receipts(&writer), 3);
+        assert!(!writer.has_failed());
+    }
+
+    #[test]
+    fn a_head_that_is_neither_before_nor_after_is_final() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let batch = batch(&writer, 1);
+        writer.conn.execute_batch("UPDATE head SET size = 77").unwrap();
+        let outcome = writer.settle(&batch, &failure(ffi::SQLITE_IOERR_WRITE));
+        assert!(matches!(outcome, Err(AppendError::Fatal(_))) && writer.has_failed());
+    }
+
+    #[test]
+    fn a_failed_sync_and_a_damaged_file_are_final() {
+        for code in [
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_IOERR_DIR_FSYNC,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = writer(dir.path());
+            let batch = batch(&writer, 1);
+            assert!(writer.fill(&batch).is_ok());
+            let outcome = writer.settle(&batch, &failure(code));
+            assert!(matches!(outcome, Err(AppendError::Fatal(_))), "{code}");
+            assert!(matches!(writer.append(&batch), Err(AppendError::Fatal(_))), "for good");
+
+            let mut writer = Writer::new(writer.conn, writer.ledger);
+            assert!(matches!(writer.meaning(&failure(code)), AppendError::Fatal(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_busy_database_is_unavailable() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let batch = batch(&writer, 1);
+        let other = Connection::open(dir.path().join("ledger.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        schema::patience(&writer.conn, false).unwrap();
+        assert!(matches!(writer.append(&batch), Err(AppendError::Unavailable(_))));
+        other.execute_batch("ROLLBACK").unwrap();
+        writer.append(&batch).unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! Refuses to know: what is missing and why.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::place;
@@ -35,7 +35,8 @@ pub fn record(place: &str, why: &str) {
     let file = std::env::var_os("SKIPS_FILE")
         .map_or_else(|| place::target().join("skips.txt"), PathBuf::from);
     let forbidden = std::env::var_os("CI").is_some_and(|value| value == "true");
-    if let Err(refusal) = note(&file, forbidden, test, why) {
+    let mut said = std::io::stdout().lock();
+    if let Err(refusal) = note(&mut said, &file, forbidden, test, why) {
         fail(&refusal);
     }
 }
@@ -45,9 +46,15 @@ fn fail(refusal: &str) -> ! {
     panic!("{refusal}")
 }
 
-fn note(file: &Path, forbidden: bool, test: &str, why: &str) -> Result<(), String> {
+fn note(
+    said: &mut impl Write,
+    file: &Path,
+    forbidden: bool,
+    test: &str,
+    why: &str,
+) -> Result<(), String> {
     let line = format!("SKIPPED {test}: {why}\n");
-    let _ = std::io::stdout().lock().write_all(line.as_bytes());
+    let _ = said.write_all(line.as_bytes());
     OpenOptions::new()
         .create(true)
         .append(true)
@@ -68,16 +75,18 @@ mod tests {
     fn a_skip_is_counted_and_in_ci_it_fails() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("skips.txt");
-        assert_eq!(note(&file, false, "a::b", "no emulator"), Ok(()));
-        assert!(note(&file, true, "a::c", "no database").is_err());
+        let mut said = Vec::new();
+        assert_eq!(note(&mut said, &file, false, "a::b", "no emulator"), Ok(()));
+        assert!(note(&mut said, &file, true, "a::c", "no database").is_err());
         let text = std::fs::read_to_string(&file).unwrap();
         assert_eq!(text, "SKIPPED a::b: no emulator\nSKIPPED a::c: no database\n");
+        assert_eq!(text.as_bytes(), said);
     }
 
     #[test]
     fn a_skip_that_cannot_be_counted_fails() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(note(dir.path(), false, "a::b", "no emulator").is_err());
+        assert!(note(&mut Vec::new(), dir.path(), false, "a::b", "no emulator").is_err());
     }
 
     /// Runs itself again as the test that skips.

@@ -15,6 +15,7 @@ mod door;
 mod drain;
 mod kills;
 mod power;
+mod pubsub;
 mod settings_seen;
 mod support;
 mod tamper;

@@ -91,9 +91,9 @@ impl Author {
         self.heads.insert(name.clone(), head.after(&sealed));
         self.head = self.head.after(sealed.hash, sealed.at);
         let view = View::scan(&sealed.core).unwrap();
-        let key = view.idem.map(|idem| {
-            LedgerId::from_hex(&idem.text()[..32]).map(|half| half.0).unwrap()
-        });
+        let key = view
+            .idem
+            .map(|idem| LedgerId::from_hex(&idem.text()[..32]).map(|half| half.0).unwrap());
         let settles = view.intent;
         let kind = view.kind;
         Entry { kind, key, settles, sealed }

@@ -27,13 +27,23 @@ fn while_writing(store: &dyn Store, meanwhile: impl FnOnce()) {
                 author.append(store, &drafts);
             }
         });
-        while store.head().unwrap().size < 100 {
+        let stopping = StopOnDrop(&stop);
+        while store.head().unwrap().size < 100 && !writing.is_finished() {
             std::thread::yield_now();
         }
         meanwhile();
-        stop.store(true, Ordering::Release);
+        drop(stopping);
         writing.join().unwrap();
     });
+}
+
+/// Ends the writing also when a check fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 #[test]
@@ -74,7 +84,11 @@ fn a_reader_gives_one_stream_and_stops_when_asked() {
             .for_each(name, &mut |row| {
                 verifier.push(row);
                 seqs.push((row.stream.to_owned(), row.seq));
-                if seqs.len() == stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if seqs.len() == stop_after {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })
             .unwrap();
         assert!(verifier.finish().intact());
@@ -102,6 +116,7 @@ fn a_strange_row_reaches_the_verifier() {
         "UPDATE receipts SET id = x'00' WHERE pos = 1",
         "UPDATE receipts SET chain_hash = x'' WHERE pos = 1",
         "UPDATE receipts SET seq = -1 WHERE pos = 2",
+        "UPDATE receipts SET pos = -2 WHERE pos = 2",
         "UPDATE receipts SET stream = 99 WHERE pos = 2",
         "UPDATE streams SET name = 'no such name' WHERE no = 1",
     ] {

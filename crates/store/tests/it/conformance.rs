@@ -13,28 +13,26 @@ use crate::author::{
     Author, attempt, everything, is_conflict, key, keyed, note, open, result, stream,
 };
 
+type Check = fn(&dyn Store);
+
 /// Runs every check on a store of its own.
 pub(crate) fn suite(make: &dyn Fn() -> Box<dyn Store>) {
-    let checks: [(&str, fn(&dyn Store)); 13] = [
-        ("starts empty", starts_empty),
-        ("reads what was appended", reads_back),
-        ("finds keys in their order", finds_keys),
-        ("pages newest first", pages),
-        ("lists what is due", lists_due),
-        ("lists unsettled attempts", lists_unsettled),
-        ("keeps the newest snapshot", keeps_snapshots),
-        ("refuses a stale head", refuses_stale),
-        ("refuses a taken key", refuses_key),
-        ("refuses a taken place and id", refuses_place),
-        ("writes all or nothing", all_or_nothing),
-        ("shows an append to every thread", read_your_writes),
-        ("keeps one chain under a race", one_chain),
+    let checks: [Check; 13] = [
+        starts_empty,
+        reads_back,
+        finds_keys,
+        pages,
+        lists_due,
+        lists_unsettled,
+        keeps_snapshots,
+        refuses_stale,
+        refuses_key,
+        refuses_place,
+        all_or_nothing,
+        read_your_writes,
+        one_chain,
     ];
-    for (name, check) in checks {
-        // Shown when a check fails.
-        println!("a store {name}");
-        check(&*make());
-    }
+    checks.iter().for_each(|check| check(&*make()));
 }
 
 fn starts_empty(store: &dyn Store) {
@@ -140,9 +138,8 @@ fn lists_unsettled(store: &dyn Store) {
     let (a, b) = (stream("a"), stream("b"));
     let mut author = Author::of(store);
     let ids = author.append(store, &[(&a, attempt()), (&b, attempt()), (&a, attempt())]);
-    let open = |limit| {
-        store.unsettled(limit).unwrap().iter().map(|stored| stored.id).collect::<Vec<_>>()
-    };
+    let open =
+        |limit| store.unsettled(limit).unwrap().iter().map(|stored| stored.id).collect::<Vec<_>>();
     assert_eq!(open(10), ids);
     assert_eq!(open(2), ids[..2]);
     author.append(store, &[(&a, result(ids[0])), (&a, note())]);

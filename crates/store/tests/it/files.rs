@@ -45,7 +45,10 @@ fn reopening_keeps_everything_and_closing_leaves_no_log() {
     assert!(!dir.path().join("ledger.db-wal").exists());
 
     let old = open(dir.path());
-    assert_eq!(old.opened(), Opened { created: false, head_rewritten: false, wal_recovered: false });
+    assert_eq!(
+        old.opened(),
+        Opened { created: false, head_rewritten: false, wal_recovered: false }
+    );
     assert_eq!((everything(&old), old.identity().ledger, old.head().unwrap()), before);
     author.append(&old, &[(&stream("a"), note())]);
     drop(old);

@@ -111,14 +111,21 @@ impl Model {
         let open: Vec<_> = self.open.iter().map(|pos| self.at(*pos)).collect();
         assert_eq!(store.unsettled(usize::MAX).unwrap(), open);
         for now in [0, 3, 6, 10] {
-            let mut expected: Vec<_> =
-                self.due.iter().filter(|(_, at)| at.0 <= now).map(|(name, at)| (*at, name)).collect();
+            let mut expected: Vec<_> = self
+                .due
+                .iter()
+                .filter(|(_, at)| at.0 <= now)
+                .map(|(name, at)| (*at, name))
+                .collect();
             expected.sort();
             let mut found: Vec<_> = store.due(Micros(now), 9).unwrap();
             let order: Vec<_> = found.iter().map(|name| self.due[name]).collect();
             assert!(order.is_sorted());
             found.sort_by_key(|name| (self.due[name], name.clone()));
-            assert_eq!(found.iter().collect::<Vec<_>>(), expected.iter().map(|e| e.1).collect::<Vec<_>>());
+            assert_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected.iter().map(|e| e.1).collect::<Vec<_>>()
+            );
         }
         for name in STREAMS.map(stream) {
             let of_stream: Vec<_> =
@@ -128,7 +135,8 @@ impl Model {
             let expected: Vec<_> = of_stream.iter().skip(2).take(page).cloned().collect();
             assert_eq!(tail, expected);
             assert_eq!(pages(store, Some(&name), page), reversed(&of_stream));
-            let found = store.snapshot(&name).unwrap().map(|kept| (kept.seq, kept.hash, kept.state));
+            let found =
+                store.snapshot(&name).unwrap().map(|kept| (kept.seq, kept.hash, kept.state));
             let expected = self.snapshots.get(&name);
             assert_eq!(found, expected.map(|kept| (kept.seq, kept.hash, kept.state.clone())));
         }
@@ -184,8 +192,7 @@ fn play(store: &dyn Store, steps: &[Step], page: usize) {
             })
             .collect();
         let mut batch = next.batch(&drafts);
-        batch.due =
-            step.due.iter().map(|(n, at)| (names[*n].clone(), at.map(Micros))).collect();
+        batch.due = step.due.iter().map(|(n, at)| (names[*n].clone(), at.map(Micros))).collect();
         if step.snapshot {
             batch.snapshots = vec![next.snapshot(drafts[0].0, &[step.receipts[0].kind; 3])];
         }
