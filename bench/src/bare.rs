@@ -23,6 +23,8 @@ const WAL: &str = "ledger.db-wal";
 /// The store's own limit, at which its writer starts the log over.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What one bare round took.
 pub(crate) struct Bare {
     pub(crate) took: Duration,
@@ -139,6 +141,7 @@ fn fill(conn: &mut Connection, rows: &Rows, groups: &[Group], restart: &AtomicBo
         if restart.swap(false, Ordering::AcqRel) {
             conn.busy_timeout(Duration::ZERO)?;
             conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            conn.busy_timeout(BUSY_TIMEOUT)?;
         }
         begin.execute([])?;
         for _ in 0..group.receipts {
@@ -168,7 +171,7 @@ fn fill(conn: &mut Connection, rows: &Rows, groups: &[Group], restart: &AtomicBo
 
 /// The pragmas of the store's writer.
 fn tune(conn: &Connection) -> rusqlite::Result<()> {
-    conn.busy_timeout(Duration::from_secs(5))?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "mmap_size", 0)?;

@@ -65,7 +65,6 @@ impl Lived {
             .samples
             .iter()
             .step_by(step)
-            .chain(self.samples.last())
             .map(|(at, bytes)| format!("{} s {}", at.as_secs(), mib(*bytes)))
             .collect();
         shown.join(", ")

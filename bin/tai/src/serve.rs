@@ -28,6 +28,10 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the store is asked whether its journal wants folding back.
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Threads for reads that may block: twice the store's readers. More would only wait, each with a
+/// heap of its own.
+const BLOCKING_THREADS: usize = 8;
+
 /// Runs the service until it is asked to stop.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     if !settings.bind_address.is_loopback() {
@@ -37,7 +41,10 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     let log = telemetry::log::init(level(settings.log_level), settings.log_file.as_deref(), clock)?;
     let log = Arc::new(log);
     let rules = Arc::new(rules(&settings)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(serve(settings, rules, Arc::clone(&log)));
     // Reads that still block must not hold the exit up: nothing depends on their answers.
     runtime.shutdown_background();
@@ -76,7 +83,7 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
     let address = listener.local_addr()?;
     let options = gateway_options(&settings, relaxed);
     let door = Arc::new(Gateway::new(engine.clone(), rules, metrics, options, address));
-    engine.supervisor().start("tai_http", vec![gateway::worker(door, listener)]);
+    engine.supervisor().start("tai_http", vec![gateway::worker(Arc::clone(&door), listener)]);
     tracing::warn!(event = "open_door", "no keys exist: every local caller may do everything");
     tracing::info!(event = "listening", address = %address, "listening");
 
@@ -86,6 +93,7 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
     };
     tracing::info!(event = "shutdown", "shutting down");
     let deadline = Duration::from_millis(settings.graceful_shutdown_ms);
+    door.close();
     engine.supervisor().stop("tai_http").await;
     engine.supervisor().stop("observability_sup").await;
     engine.drain(deadline).await;

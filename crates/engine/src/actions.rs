@@ -170,12 +170,6 @@ impl InFlight {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
     }
 
-    /// Who is in flight now.
-    #[must_use]
-    pub fn snapshot(&self) -> HashSet<ReceiptId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Attempts in flight.
     #[must_use]
     pub fn len(&self) -> usize {

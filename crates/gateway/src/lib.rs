@@ -14,14 +14,15 @@ mod routes;
 mod serve;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dialect::JsonLimits;
 use engine::Engine;
 use governors::Rules;
 use telemetry::metrics::Metrics;
+use tokio::net::TcpListener;
 
 pub use routes::{ROUTES, Route};
 pub use serve::worker;
@@ -53,6 +54,9 @@ pub struct Gateway {
     options: Options,
     json: JsonLimits,
     in_flight: AtomicUsize,
+    /// Bound once: a restart of the subsystem takes it again, and never loses the port.
+    listener: Mutex<Option<Arc<TcpListener>>>,
+    closing: AtomicBool,
     /// Where the door is.
     pub address: SocketAddr,
 }
@@ -67,7 +71,31 @@ impl Gateway {
         options: Options,
         address: SocketAddr,
     ) -> Gateway {
-        let (json, in_flight) = (JsonLimits::default(), AtomicUsize::new(0));
-        Gateway { engine, rules, metrics, options, json, in_flight, address }
+        Gateway {
+            engine,
+            rules,
+            metrics,
+            options,
+            json: JsonLimits::default(),
+            in_flight: AtomicUsize::new(0),
+            listener: Mutex::new(None),
+            closing: AtomicBool::new(false),
+            address,
+        }
+    }
+
+    /// Closes the door for good, as soon as its subsystem is asked to stop: connections are
+    /// refused from then on, and answers on open ones say that they are the last.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.lock_listener().take();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn lock_listener(&self) -> MutexGuard<'_, Option<Arc<TcpListener>>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,8 @@ use axum::extract::{FromRequestParts, Query, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt;
-use http::HeaderValue;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method};
 use telemetry::metrics::Endpoint;
 use types::Reason;
 
@@ -112,13 +113,13 @@ async fn astray(
 ) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
-    let method = request.method().as_str().to_owned();
+    let method = known(request.method());
     let detail = match reason {
         Reason::MethodNotAllowed => "the route does not take this method",
         _ => "there is no such route",
     };
     let outcome = Err(fault(reason, detail));
-    finish(gateway, endpoint, Ended { route: None, method: &method, request_id, started, outcome })
+    finish(gateway, endpoint, Ended { route: None, method, request_id, started, outcome })
 }
 
 /// The way of every request: id → load shedding → deadline → handler → answer → count → log.
@@ -196,6 +197,13 @@ async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Hand
     }
 }
 
+/// A method as the log shows it: one that HTTP does not define is a caller's own text.
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 9] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|name| *name == method.as_str()).unwrap_or("OTHER")
+}
+
 /// The caller's request id when it is a good one, else a new one that sorts by time.
 fn request_id(request: &Request) -> String {
     let given = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
@@ -229,6 +237,9 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    if gateway.is_closing() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let took = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();

@@ -51,12 +51,11 @@ pub fn restore(from_dir: &Path, dir: &Path, label: &str) -> Result<PathBuf, Open
     let _lock = Lock::take(dir)?;
     let replaced = dir.join(format!("replaced-{label}"));
     let staged = dir.join(format!("restoring-{label}"));
-    for fresh in [&replaced, &staged] {
-        if fresh.exists() {
-            return Err(OpenError::NotEmpty);
-        }
-        files::create_dir(fresh)?;
+    if replaced.exists() || staged.exists() {
+        return Err(OpenError::NotEmpty);
     }
+    files::create_dir(&replaced)?;
+    files::create_dir(&staged)?;
     copy(&source, &staged, &mut |_, _| {})?;
     // The old head file goes last: until then a crash leaves a directory that refuses to open,
     // never one that looks like a new ledger.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use engine::ports::Identity;
 use ledger::LedgerId;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use crate::OpenError;
@@ -136,6 +137,9 @@ fn open_with(path: &Path, access: OpenFlags, cache_kib: i64) -> Result<Connectio
 fn tune(conn: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // No plan depends on a bound value. Without this, clearing the bindings of a cached statement
+    // expires it, and each use compiles it again.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // The bundled build turns foreign keys on; there are none, and checking costs.
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;

@@ -4,6 +4,8 @@
 //! limits on their length. Refuses to know where a line goes.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
@@ -32,7 +34,7 @@ pub struct Fields(Vec<(&'static str, Value)>);
 impl Fields {
     /// Keeps a text under a name, as recording an event does. The last value of a name wins.
     pub fn text(&mut self, name: &'static str, text: &str) {
-        let value = if redact::is_sensitive(name) { REDACTED.to_owned() } else { clean(text) };
+        let value = if is_sensitive(name) { REDACTED.to_owned() } else { clean(text) };
         self.set(name, Value::String(value));
     }
 
@@ -98,6 +100,18 @@ impl Visit for Fields {
         let _full = write!(text, "{value:?}");
         self.text(field.name(), &text.0);
     }
+}
+
+thread_local! {
+    /// Names of fields that were looked at, by where they stand in the program: there are as many
+    /// as the source has, and each is written thousands of times a second.
+    static LOOKED_AT: RefCell<HashMap<(usize, usize), bool>> = RefCell::default();
+}
+
+fn is_sensitive(name: &'static str) -> bool {
+    let place = (name.as_ptr().addr(), name.len());
+    LOOKED_AT
+        .with_borrow_mut(|known| *known.entry(place).or_insert_with(|| redact::is_sensitive(name)))
 }
 
 /// Takes a little more than a value may have, so that a huge one is neither built nor mistaken

@@ -19,6 +19,9 @@ use crate::Error;
 const QUEUE_LINES: usize = 8192;
 /// Lines that one write carries at most, so that a flush is not held up by an endless batch.
 const BATCH_LINES: usize = 512;
+/// The writer's rest after a batch. Callers then fill the queue without waking it for each line,
+/// which would cost them a system call.
+const REST: Duration = Duration::from_millis(2);
 /// How often the path is compared with the open file.
 const ROTATION_CHECK: Duration = Duration::from_secs(1);
 /// How long a flush waits for a writer whose disk or pipe is stuck.
@@ -120,6 +123,7 @@ fn write_lines(waiting: &Receiver<String>, mut sink: Sink, progress: &Progress) 
         }
         *progress.settled.lock().unwrap_or_else(PoisonError::into_inner) += lines;
         progress.moved.notify_all();
+        std::thread::sleep(REST);
     }
 }
 

@@ -1,0 +1,225 @@
+//! A store that fails as planned, over one that does not.
+//!
+//! Owns: the plan of faults, the gates that hold calls up, and the counts of calls. Refuses to
+//! know: what is appended.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use engine::ports::{
+    AppendError, Batch, Durability, IdemKey, Identity, Query, ReadError, Snapshot, Store, Stored,
+};
+use ledger::HeadRecord;
+use store::SqliteStore;
+use types::{Micros, ReceiptId, StreamName};
+
+/// How one append goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Unavailable, and nothing was kept.
+    Lost,
+    /// Unavailable, although everything was kept: a store that does not keep the contract.
+    Kept,
+    /// A conflict, although nobody else wrote.
+    Conflict,
+    /// The store is gone for good.
+    Fatal,
+}
+
+/// Which reads fail while they are told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Head,
+    Snapshot,
+    Stream,
+    Keys,
+}
+
+/// Calls wait here while it is closed.
+#[derive(Default)]
+pub(crate) struct Gate {
+    /// Closed, and how many wait.
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap().0 = true;
+    }
+
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().unwrap().1
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        state = self.changed.wait_while(state, |(closed, _)| *closed).unwrap();
+        state.1 -= 1;
+    }
+}
+
+pub(crate) struct FaultStore {
+    inner: SqliteStore,
+    plan: Mutex<VecDeque<Fault>>,
+    failing: Mutex<Option<Reading>>,
+    forged: Mutex<HashMap<StreamName, Snapshot>>,
+    fatal: AtomicBool,
+    pub(crate) appends_gate: Gate,
+    pub(crate) reads_gate: Gate,
+    pub(crate) appends: AtomicU64,
+    /// Conflicts that the store itself found.
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) key_lookups: AtomicU64,
+    /// Receipts that [`Store::read`] gave.
+    pub(crate) rows_read: AtomicU64,
+}
+
+impl FaultStore {
+    pub(crate) fn new(inner: SqliteStore) -> FaultStore {
+        FaultStore {
+            inner,
+            plan: Mutex::default(),
+            failing: Mutex::default(),
+            forged: Mutex::default(),
+            fatal: AtomicBool::new(false),
+            appends_gate: Gate::default(),
+            reads_gate: Gate::default(),
+            appends: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            key_lookups: AtomicU64::new(0),
+            rows_read: AtomicU64::new(0),
+        }
+    }
+
+    /// The next append goes wrong.
+    pub(crate) fn plan(&self, fault: Fault) {
+        self.plan.lock().unwrap().push_back(fault);
+    }
+
+    /// True when everything planned has happened.
+    pub(crate) fn plan_done(&self) -> bool {
+        self.plan.lock().unwrap().is_empty()
+    }
+
+    /// From now on this kind of read fails; `None`: none does.
+    pub(crate) fn fail(&self, reading: Option<Reading>) {
+        *self.failing.lock().unwrap() = reading;
+    }
+
+    /// From now on this is the stream's snapshot.
+    pub(crate) fn forge(&self, snapshot: Snapshot) {
+        self.forged.lock().unwrap().insert(snapshot.stream.clone(), snapshot);
+    }
+
+    pub(crate) fn forget_forged(&self) {
+        self.forged.lock().unwrap().clear();
+    }
+
+    /// Receipts in the ledger.
+    pub(crate) fn size(&self) -> u64 {
+        self.inner.head().unwrap().size
+    }
+
+    fn check(&self, reading: Reading) -> Result<(), ReadError> {
+        match *self.failing.lock().unwrap() {
+            Some(failing) if failing == reading => Err(ReadError::Unavailable("planned".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store for FaultStore {
+    fn backend(&self) -> &'static str {
+        self.inner.backend()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+
+    fn head(&self) -> Result<HeadRecord, ReadError> {
+        self.check(Reading::Head)?;
+        self.inner.head()
+    }
+
+    fn append(&self, batch: &Batch) -> Result<(), AppendError> {
+        self.appends_gate.pass();
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        let planned = self.plan.lock().unwrap().pop_front();
+        if planned == Some(Fault::Fatal) || self.fatal.load(Ordering::SeqCst) {
+            self.fatal.store(true, Ordering::SeqCst);
+            return Err(AppendError::Fatal("planned".into()));
+        }
+        match planned {
+            Some(Fault::Lost) => return Err(AppendError::Unavailable("planned".into())),
+            Some(Fault::Conflict) => return Err(AppendError::Conflict),
+            Some(Fault::Kept | Fault::Fatal) | None => {}
+        }
+        let outcome = self.inner.append(batch);
+        if matches!(outcome, Err(AppendError::Conflict)) {
+            self.conflicts.fetch_add(1, Ordering::SeqCst);
+        }
+        match planned {
+            Some(Fault::Kept) => {
+                outcome?;
+                Err(AppendError::Unavailable("planned".into()))
+            }
+            _ => outcome,
+        }
+    }
+
+    fn snapshot(&self, stream: &StreamName) -> Result<Option<Snapshot>, ReadError> {
+        self.check(Reading::Snapshot)?;
+        if let Some(forged) = self.forged.lock().unwrap().get(stream) {
+            return Ok(Some(forged.clone()));
+        }
+        self.inner.snapshot(stream)
+    }
+
+    fn read(
+        &self,
+        stream: &StreamName,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, ReadError> {
+        self.reads_gate.pass();
+        self.check(Reading::Stream)?;
+        let page = self.inner.read(stream, from_seq, limit)?;
+        self.rows_read.fetch_add(page.len() as u64, Ordering::SeqCst);
+        Ok(page)
+    }
+
+    fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError> {
+        self.inner.find(id)
+    }
+
+    fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {
+        self.key_lookups.fetch_add(keys.len() as u64, Ordering::SeqCst);
+        self.check(Reading::Keys)?;
+        self.inner.find_keys(keys)
+    }
+
+    fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {
+        self.inner.query(query)
+    }
+
+    fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
+        self.inner.due(now, limit)
+    }
+
+    fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError> {
+        self.inner.unsettled(limit)
+    }
+}

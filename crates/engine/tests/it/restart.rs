@@ -1,0 +1,186 @@
+//! What a restart of a subsystem drops, and what it must not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::ports::{Snapshot, Store};
+use futures_util::future::join_all;
+use governors::EntitlementAction::{Resume, Suspend};
+use governors::StreamState;
+use ledger::View;
+use tokio::task::JoinSet;
+use types::Reason;
+
+use crate::world::{
+    QUOTE, Running, World, entitlement, eventually, reason, request, states, tenant, verify, waits,
+};
+
+/// A snapshot that belongs to the chain by its hash, of a state that the chain does not lead to:
+/// the tenant is registered and holds nothing.
+fn poison(world: &World) -> Snapshot {
+    let chain = world.store.read(&tenant(1), 0, 10).unwrap();
+    let mut state = StreamState::empty(&tenant(1));
+    state.apply(&View::scan(&chain[0].core).unwrap()).unwrap();
+    let last = chain.last().unwrap();
+    let at = View::scan(&last.core).unwrap().at;
+    let state = state.to_snapshot();
+    Snapshot { stream: tenant(1), seq: last.seq, hash: last.hash, at, state }
+}
+
+async fn restarted(running: &Running, name: &'static str) {
+    let before = running.restarts()[name];
+    assert!(running.engine.supervisor().restart(name));
+    eventually("it has restarted", || running.restarts()[name] == before + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_governance_heals_poisoned_memory() {
+    let world = World::new();
+    let running = world.start();
+    running.admit([1]).await;
+    running.decide(tenant(1), entitlement(Suspend)).await;
+    running.end(&world).await;
+
+    world.store.forge(poison(&world));
+    let running = world.start();
+    for round in ["from the snapshot", "from memory"] {
+        let wrong = running.decide(tenant(1), entitlement(Resume)).await;
+        assert_eq!(reason(&wrong.receipt), Some(Reason::StateError), "poisoned {round}");
+        assert_eq!(states(&wrong.receipt).0, "unentitled", "poisoned {round}");
+        world.store.forget_forged();
+    }
+    restarted(&running, "governance_sup").await;
+    let right = running.decide(tenant(1), entitlement(Resume)).await;
+    assert_eq!(states(&right.receipt), ("suspended".to_owned(), "entitled".to_owned()));
+    for (name, restarts) in running.restarts() {
+        assert_eq!(restarts, u64::from(name == "governance_sup"), "{name}");
+    }
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_was_read_before_a_restart_is_not_taken_after_it() {
+    let world = World::new();
+    let running = world.start();
+    running.admit([1]).await;
+    running.decide(tenant(1), entitlement(Suspend)).await;
+    running.end(&world).await;
+
+    world.store.forge(poison(&world));
+    let running = Arc::new(world.start());
+    world.store.reads_gate.close();
+    let mut task = JoinSet::new();
+    let engine = running.engine.clone();
+    task.spawn(async move { engine.act(request(tenant(1), entitlement(Resume))).await });
+    eventually("the poisoned read is under way", || world.store.reads_gate.waiting() == 1).await;
+    world.store.forget_forged();
+    restarted(&running, "governance_sup").await;
+    world.store.reads_gate.open();
+    let decided = task.join_next().await.unwrap().unwrap().unwrap().unwrap();
+    assert_eq!(states(&decided.receipt).0, "suspended");
+    Arc::into_inner(running).unwrap().end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_queued_survives_a_restart() {
+    for name in ["governance_sup", "receipt_ledger_sup"] {
+        let world = World::new();
+        let running = world.start();
+        running.admit(0..4).await;
+        world.store.appends_gate.close();
+        let mut asked = Vec::new();
+        let ask = |n: usize| Box::pin(running.engine.act(request(tenant(n % 4), QUOTE)));
+        for n in 0..20 {
+            asked.push(ask(n));
+            assert!(waits(asked.last_mut().unwrap()));
+        }
+        eventually("the writer is held up", || world.store.appends_gate.waiting() == 1).await;
+        assert!(running.engine.supervisor().restart(name));
+        let stopping = || {
+            let status = running.engine.supervisor().status();
+            status.iter().any(|subsystem| subsystem.name == name && subsystem.state == "starting")
+        };
+        eventually("it is being stopped", stopping).await;
+        for n in 20..40 {
+            asked.push(ask(n));
+            assert!(waits(asked.last_mut().unwrap()));
+        }
+        world.store.appends_gate.open();
+        let answers = join_all(asked).await;
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Some(_)))), "{name}: {answers:?}");
+        eventually("it has restarted", || running.restarts()[name] == 1).await;
+        running.end(&world).await;
+        assert_eq!(verify(&world.store).by_rule("account.quote").values().sum::<usize>(), 40);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_comes_to_its_end_under_load() {
+    let world = World::new();
+    let running = Arc::new(world.start());
+    running.admit(0..8).await;
+    let mut load = JoinSet::new();
+    for task in 0..32 {
+        let running = Arc::clone(&running);
+        load.spawn(async move {
+            let mut answered = 0;
+            while running.restarts().values().sum::<u64>() < 6 {
+                running.decide(tenant(task % 8), QUOTE).await;
+                answered += 1;
+            }
+            answered
+        });
+    }
+    // Fewer than the intensity limit, which counts falls and not requests, and each while the
+    // queue is never empty.
+    for _ in 0..3 {
+        restarted(&running, "governance_sup").await;
+        restarted(&running, "receipt_ledger_sup").await;
+    }
+    let answered: usize = load.join_all().await.into_iter().sum();
+    Arc::into_inner(running).unwrap().end(&world).await;
+    let quotes: usize = verify(&world.store).by_rule("account.quote").values().sum();
+    assert_eq!(quotes, answered, "each answer is a receipt, each receipt was an answer");
+}
+
+/// With paused time, so that the ten seconds between two records of refusals pass at once.
+#[tokio::test(start_paused = true)]
+async fn a_restart_while_refusals_are_being_recorded_comes_to_its_end() {
+    const ROUNDS: u64 = 12;
+    let world = World::new().tuned(|options| options.check_interval = Duration::from_secs(5));
+    let running = world.start();
+    running.admit([1]).await;
+    for round in 1..=ROUNDS {
+        world.store.appends_gate.close();
+        let mut asked = Vec::new();
+        // One with the writer, one with the decider: the refusals stay in the queue.
+        for key in ["a", "b"] {
+            let key = format!("{key}-{round}");
+            let before = world.store.key_lookups.load(Ordering::SeqCst);
+            let ask = running.persist(|| request(tenant(1), QUOTE), key.leak());
+            asked.push(Box::pin(ask));
+            assert!(waits(asked.last_mut().unwrap()));
+            let taken = || world.store.key_lookups.load(Ordering::SeqCst) > before;
+            eventually("the decider has taken it", taken).await;
+            eventually("the writer is held up", || world.store.appends_gate.waiting() == 1).await;
+        }
+        running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert!(running.engine.supervisor().restart("governance_sup"));
+        let stopping = || running.engine.supervisor().first_not_running().is_some();
+        eventually("it is being stopped", stopping).await;
+        world.store.appends_gate.open();
+        let done = || running.restarts()["governance_sup"] == round;
+        eventually("it has restarted", done).await;
+        join_all(asked).await;
+    }
+    running.end(&world).await;
+    let checked = verify(&world.store);
+    let edge = types::StreamName::system(types::limits::STREAM_EDGE);
+    let count = |core| View::scan(core).unwrap().meta_int("count").unwrap();
+    let counted: i64 = checked.of(&edge).iter().map(|stored| count(&stored.core)).sum();
+    assert_eq!(counted, ROUNDS as i64);
+}
