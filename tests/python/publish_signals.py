@@ -30,9 +30,8 @@ DEAD_LETTERS = "erlang-autonomics-dlq"
 ACK_DEADLINE_S = 30
 # A good message must not become a dead letter because the service is killed. The emulator sends a
 # message that was not acknowledged again after one second, so an outage of less than five seconds,
-# which the test asserts, costs it at most five deliveries; a governor's refusal (422, then 200 when
-# it comes again) costs one more. Three kills: at most 16 fail. No retry policy: with a backoff of
-# five seconds this emulator stops after the third delivery.
+# which the test asserts, costs it at most five deliveries, and three kills at most 15. No retry
+# policy: with a backoff of five seconds this emulator stops after the third delivery.
 DELIVERY_ATTEMPTS_MAX = 20
 
 TENANTS = 100

@@ -21,7 +21,7 @@ use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{EXIT_FAILED, EXIT_OK};
+use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 
 /// How often the log's own losses are brought to the metrics.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,13 +34,16 @@ const BLOCKING_THREADS: usize = 8;
 
 /// Runs the service until it is asked to stop.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    if !settings.bind_address.is_loopback() {
-        bail!("BIND_ADDRESS: without keys the service runs open and only on a loopback address");
-    }
     let clock = Arc::new(SystemClock);
-    let log = telemetry::log::init(level(settings.log_level), settings.log_file.as_deref(), clock)?;
-    let log = Arc::new(log);
-    let rules = Arc::new(rules(&settings)?);
+    let prepared = rules(&settings).and_then(|rules| {
+        let file = settings.log_file.as_deref();
+        let log = telemetry::log::init(level(settings.log_level), file, clock);
+        Ok((Arc::new(rules), Arc::new(log.context("LOG_FILE")?)))
+    });
+    let (rules, log) = match prepared {
+        Ok(prepared) => prepared,
+        Err(mistake) => return Ok(usage_error(&[format!("{mistake:#}")])),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
@@ -79,7 +82,7 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
 
     let listener = TcpListener::bind((settings.bind_address, settings.port))
         .await
-        .with_context(|| format!("PORT: cannot listen on port {}", settings.port))?;
+        .context("PORT: cannot listen")?;
     let address = listener.local_addr()?;
     let options = gateway_options(&settings, relaxed);
     let door = Arc::new(Gateway::new(engine.clone(), rules, metrics, options, address));
@@ -132,8 +135,7 @@ fn open_store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Notes, Vec
         return Ok((Arc::new(store), vec![started], Vec::new()));
     }
     let options = store::Options { synchronous: synchronous(settings) };
-    let store = SqliteStore::open(&settings.ledger_dir, &options)
-        .with_context(|| format!("LEDGER_DIR: {}", settings.ledger_dir.display()))?;
+    let store = SqliteStore::open(&settings.ledger_dir, &options).context("LEDGER_DIR")?;
     let mut notes = vec![started];
     if store.opened().head_rewritten {
         notes.push(("recovery", "the head record was missing and was written anew".to_owned()));
@@ -155,12 +157,15 @@ fn synchronous(settings: &Settings) -> store::Synchronous {
     }
 }
 
-/// The catalogue in force: the operator's file, or the example that ships with the service.
+/// The catalogue in force, after a look at what no single setting shows: the operator's file, or
+/// the example that ships with the service. A mistake names the setting, never its value.
 pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
+    if !settings.bind_address.is_loopback() {
+        bail!("BIND_ADDRESS: without keys the service runs open and only on a loopback address");
+    }
     let Some(path) = &settings.catalogue_file else { return Ok(Rules::builtin()?) };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("CATALOGUE_FILE: cannot read {}", path.display()))?;
-    Rules::parse(&text).with_context(|| format!("CATALOGUE_FILE: {}", path.display()))
+    let text = std::fs::read_to_string(path).context("CATALOGUE_FILE: cannot read the file")?;
+    Rules::parse(&text).context("CATALOGUE_FILE")
 }
 
 /// Settings that give up a guarantee, shown in `/health` and as gauges (INV-14).

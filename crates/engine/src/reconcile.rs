@@ -10,11 +10,11 @@ use futures_util::future::join_all;
 use governors::{Command, Outcome, OutcomeStatus};
 use ledger::View;
 use ledger::scan::MetaView;
-use types::{ReceiptId, StreamName, limits};
+use types::{Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
 use crate::actions::{InFlight, Job};
-use crate::edge::WINDOW;
+use crate::edge::{Edge, WINDOW};
 use crate::ports::Stored;
 use crate::supervise::Stop;
 
@@ -121,7 +121,8 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     /// `None` when someone is about to settle it already.
     fn take(in_flight: &'a InFlight, attempt: ReceiptId) -> Option<Held<'a>> {
-        in_flight.mark(attempt).then_some(Held { in_flight, attempt })
+        // Lazily: one that is not taken must not be let go of either.
+        in_flight.mark(attempt).then(|| Held { in_flight, attempt })
     }
 
     /// It belongs to the pool now.
@@ -211,8 +212,8 @@ pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
             () = stop.asked() => return,
             () = tokio::time::sleep(WINDOW) => {}
         }
-        // Cut short by a restart: the decider of this life may be gone, and the next one answers
-        // what is queued.
+        // Cut short by a restart: the decider of this life may be gone already, and the next one
+        // starts only when this worker has ended.
         tokio::select! {
             () = stop.asked() => return,
             () = flush_edge(&engine) => {}
@@ -220,30 +221,48 @@ pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
     }
 }
 
-/// One receipt for each count.
+/// One receipt for each count. What cannot be recorded, or is cut short, goes back and is part of
+/// the next receipt.
 pub(crate) async fn flush_edge(engine: &Engine) {
-    let counts = engine.edge().take();
-    let receipts = counts.iter().map(|(reason, endpoint, count)| {
-        engine.submit(
-            Request {
-                stream: StreamName::system(limits::STREAM_EDGE),
-                command: Command::Refused {
-                    reason: *reason,
-                    endpoint,
-                    count: *count,
-                    window_s: WINDOW.as_secs() as i64,
-                },
-                actor: "tai",
-                may_register: false,
-                key: None,
-            },
-            None,
-        )
-    });
-    for (outcome, (reason, endpoint, count)) in join_all(receipts).await.into_iter().zip(&counts) {
-        if let Err(refused) = outcome {
-            engine.edge().add(*reason, endpoint, *count);
-            tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
+    let taken = engine.edge().take();
+    let receipts = taken.into_iter().map(|(reason, endpoint, count)| {
+        let counted = Counted { edge: engine.edge(), reason, endpoint, count };
+        async move {
+            match engine.submit(counted.request(), None).await {
+                Ok(_) => std::mem::forget(counted),
+                Err(refused) => {
+                    tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
+                }
+            }
         }
+    });
+    join_all(receipts).await;
+}
+
+/// A count on its way into a receipt. Dropping it puts it back.
+struct Counted<'a> {
+    edge: &'a Edge,
+    reason: Reason,
+    endpoint: &'static str,
+    count: u64,
+}
+
+impl Counted<'_> {
+    fn request(&self) -> Request<'static> {
+        let Counted { reason, endpoint, count, .. } = *self;
+        let window_s = WINDOW.as_secs() as i64;
+        Request {
+            stream: StreamName::system(limits::STREAM_EDGE),
+            command: Command::Refused { reason, endpoint, count, window_s },
+            actor: "tai",
+            may_register: false,
+            key: None,
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.edge.add(self.reason, self.endpoint, self.count);
     }
 }

@@ -120,20 +120,22 @@ pub(crate) fn receipt_bytes(sealed: &Sealed) -> Result<Vec<u8>, Fault> {
         .map_err(|_| fault(Reason::InternalError, "the receipt cannot be shown"))
 }
 
-/// What a repeated request is told when the first one was refused.
+/// How a door speaks of a decision that refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// The refusal again: a caller that lost the first answer must not take it for success.
-    Refusal,
-    /// 200 and the receipt: for a push that acknowledges a message which has been decided.
-    Receipt,
+pub(crate) enum Refusal {
+    /// As an error with the status of its reason, for callers who asked for something. A repeated
+    /// request is told the same, since 200 would be read as success.
+    Error,
+    /// As 200 and the receipt, for pushes: the message has been decided, and anything else would
+    /// have it delivered again until it is dead-lettered.
+    Acknowledged,
 }
 
 /// Renders a decision: a refusal as the envelope with its receipt's id, anything else by `body`.
 pub(crate) fn decision(
     decided: &Decided,
     durability: &'static str,
-    repeat: Repeat,
+    refusals: Refusal,
     body: impl FnOnce(&View<'_>, Vec<u8>) -> Vec<u8>,
 ) -> Handled {
     let sealed = &*decided.receipt;
@@ -142,9 +144,9 @@ pub(crate) fn decision(
     let facts = Facts {
         tenant_id: view.tenant_id.map(str::to_owned),
         receipt_id: Some(sealed.id),
-        reason: None,
+        reason: (view.kind == Kind::Refusal).then(|| reason(&view)),
     };
-    if view.kind == Kind::Refusal && !(decided.replayed && repeat == Repeat::Receipt) {
+    if view.kind == Kind::Refusal && refusals == Refusal::Error {
         return Err(refusal(&view, decided, facts));
     }
     let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
@@ -154,21 +156,24 @@ pub(crate) fn decision(
     Ok(Answer { response, facts })
 }
 
-fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
-    let sealed = &*decided.receipt;
+fn reason(view: &View<'_>) -> Reason {
     let code = view.reason.map(|raw| raw.text()).unwrap_or_default();
     let found = Reason::ALL.iter().copied().find(|reason| reason.code() == code);
-    let reason = found.unwrap_or(Reason::StateError);
+    found.unwrap_or(Reason::StateError)
+}
+
+fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
+    let sealed = &*decided.receipt;
     let detail = view.detail.map(|raw| raw.text().into_owned()).unwrap_or_default();
     Fault {
-        refused: Refused::new(reason, detail),
+        refused: Refused::new(reason(view), detail),
         receipt: Some(Box::new(Receipted {
             id: sealed.id,
             hash: sealed.hash,
             timestamp: view.timestamp,
             replayed: decided.replayed,
         })),
-        facts: Facts { reason: Some(reason), ..facts },
+        facts,
     }
 }
 

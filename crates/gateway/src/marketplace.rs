@@ -11,7 +11,7 @@ use http::HeaderMap;
 use types::StreamName;
 
 use crate::Gateway;
-use crate::answer::{Handled, Repeat, decision, fault, price_body};
+use crate::answer::{Handled, Refusal, decision, fault, price_body};
 use crate::body::idempotency_key;
 
 /// Decides one call.
@@ -38,7 +38,7 @@ pub(crate) async fn call(gateway: &Gateway, headers: &HeaderMap, body: &Bytes) -
         return Err(fault(types::Reason::StateError, "there is nothing to decide"));
     };
     let durability = gateway.engine.store().durability().as_str();
-    decision(&decided, durability, Repeat::Refusal, |view, receipt| {
+    decision(&decided, durability, Refusal::Error, |view, receipt| {
         if priced { price_body(view, &receipt) } else { receipt }
     })
 }

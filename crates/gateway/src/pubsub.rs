@@ -13,7 +13,7 @@ use governors::{Command, Signal};
 use types::{StreamName, limits};
 
 use crate::Gateway;
-use crate::answer::{Handled, Repeat, decision, fault};
+use crate::answer::{Handled, Refusal, decision, fault};
 use crate::marketplace::entitlement;
 
 /// Decides one push delivery.
@@ -45,7 +45,7 @@ pub(crate) async fn push(gateway: &Gateway, body: &Bytes) -> Handled {
         return Err(fault(types::Reason::StateError, "there is nothing to decide"));
     };
     let durability = gateway.engine.store().durability().as_str();
-    decision(&decided, durability, Repeat::Receipt, |_, receipt| receipt)
+    decision(&decided, durability, Refusal::Acknowledged, |_, receipt| receipt)
 }
 
 /// How the log line calls it: 002 scenario 7 greps `Received.*signal`.

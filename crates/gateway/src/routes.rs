@@ -134,10 +134,10 @@ async fn through(
     let Some(Route { handler, method, .. }) = route else {
         return astray(gateway, endpoint, Reason::NotFound, request).await;
     };
-    let now = gateway.in_flight.fetch_add(1, Ordering::AcqRel) + 1;
-    let _leave = Leave(gateway);
-    gateway.metrics.http_requests_in_flight.set(i64::try_from(now).unwrap_or(i64::MAX));
-    let outcome = if handler.is_limited() && now > gateway.options.requests_max {
+    // Probes and scrapes take no place: who watches must not crowd out who works.
+    let place = handler.is_limited().then(|| Place::take(gateway));
+    let outcome = if place.as_ref().is_some_and(|place| place.number > gateway.options.requests_max)
+    {
         Err(shed())
     } else {
         let work = AssertUnwindSafe(dispatch(gateway, *handler, request)).catch_unwind();
@@ -153,12 +153,24 @@ async fn through(
     finish(gateway, endpoint, Ended { route, method, request_id, started, outcome })
 }
 
-/// Gives the place back, also when the caller hangs up and the future is dropped.
-struct Leave<'a>(&'a Gateway);
+/// A place among the requests in work, given back also when the caller hangs up and the future is
+/// dropped.
+struct Place<'a> {
+    gateway: &'a Gateway,
+    number: usize,
+}
 
-impl Drop for Leave<'_> {
+impl Place<'_> {
+    fn take(gateway: &Gateway) -> Place<'_> {
+        gateway.metrics.http_requests_in_flight.inc();
+        Place { gateway, number: gateway.in_flight.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.gateway.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.gateway.metrics.http_requests_in_flight.dec();
     }
 }
 
@@ -225,7 +237,12 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     let Ended { route, method, request_id, started, outcome } = ended;
     let path = route.map_or("unmatched", |route| route.path);
     let (mut response, facts) = match outcome {
-        Ok(Answer { response, facts }) => (response, facts),
+        Ok(Answer { response, facts }) => {
+            if let Some(reason) = facts.reason {
+                gateway.metrics.refused(reason);
+            }
+            (response, facts)
+        }
         Err(fault) => {
             gateway.metrics.refused(fault.refused.reason);
             if fault.receipt.is_none() {

@@ -124,6 +124,7 @@ impl SignalState {
             self.newest_ms.remove(0);
         }
         // Last seen last, so that the first is the longest silent.
+        self.newest_ms.reserve_exact(1);
         self.newest_ms.push((measured.metric.clone(), measured.at_ms));
     }
 

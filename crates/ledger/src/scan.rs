@@ -202,15 +202,15 @@ fn scan(bytes: &[u8], public: bool) -> Result<View<'_>, ScanError> {
         public: Public::default(),
     };
     s.expect(b'{', "expected an object")?;
-    let mut last_key = "";
+    // One walk through the table for all fields: their order is checked by the way.
+    let mut table = FIELDS.iter();
     loop {
         let before_key = s.at;
         let key = s.key()?;
-        if key <= last_key {
-            return Err(s.fail("fields are not in ascending order"));
-        }
-        last_key = key;
-        field(&mut s, key, before_key, &mut f, &mut view)?;
+        let Some((_, name)) = table.find(|(name, _)| *name == key) else {
+            return Err(s.fail("a field is unknown, repeated or out of order"));
+        };
+        field(&mut s, *name, before_key, &mut f, &mut view)?;
         match s.take() {
             Some(b',') => {}
             Some(b'}') => break,
@@ -251,55 +251,120 @@ fn complete<'a>(s: &Scanner<'_>, f: &Fields<'a>, view: &mut View<'a>) -> Result<
     Ok(())
 }
 
+/// Every field of a receipt, in the order of their names.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Action,
+    Actor,
+    Amount,
+    At,
+    ChainHash,
+    Commitment,
+    Currency,
+    Detail,
+    EffectiveAt,
+    EntitlementId,
+    ExpiresAt,
+    Hash,
+    Id,
+    Idem,
+    Intent,
+    Metadata,
+    PrevHash,
+    Reason,
+    Rule,
+    Seq,
+    StateFrom,
+    StateTo,
+    Status,
+    Stream,
+    Subject,
+    TenantId,
+    Timestamp,
+    Type,
+    V,
+}
+
+const FIELDS: [(&str, Field); 29] = [
+    ("action", Field::Action),
+    ("actor", Field::Actor),
+    ("amount", Field::Amount),
+    ("at", Field::At),
+    ("chain_hash", Field::ChainHash),
+    ("commitment", Field::Commitment),
+    ("currency", Field::Currency),
+    ("detail", Field::Detail),
+    ("effective_at", Field::EffectiveAt),
+    ("entitlement_id", Field::EntitlementId),
+    ("expires_at", Field::ExpiresAt),
+    ("hash", Field::Hash),
+    ("id", Field::Id),
+    ("idem", Field::Idem),
+    ("intent", Field::Intent),
+    ("metadata", Field::Metadata),
+    ("prev_hash", Field::PrevHash),
+    ("reason", Field::Reason),
+    ("rule", Field::Rule),
+    ("seq", Field::Seq),
+    ("state_from", Field::StateFrom),
+    ("state_to", Field::StateTo),
+    ("status", Field::Status),
+    ("stream", Field::Stream),
+    ("subject", Field::Subject),
+    ("tenant_id", Field::TenantId),
+    ("timestamp", Field::Timestamp),
+    ("type", Field::Type),
+    ("v", Field::V),
+];
+
 /// One field of the closed set. An unknown name is an error: the format is versioned instead.
 fn field<'a>(
     s: &mut Scanner<'a>,
-    key: &'a str,
+    name: Field,
     before_key: usize,
     f: &mut Fields<'a>,
     view: &mut View<'a>,
 ) -> Result<(), ScanError> {
-    match key {
-        "action" => f.action = Some(s.string()?),
-        "actor" => view.actor = Some(s.string()?),
-        "amount" => view.amount = Some(s.integer()?),
-        "at" => {
+    match name {
+        Field::Action => f.action = Some(s.string()?),
+        Field::Actor => view.actor = Some(s.string()?),
+        Field::Amount => view.amount = Some(s.integer()?),
+        Field::At => {
             f.at = Some(s.parsed("at is not an instant", |t| Micros::from_text(t.as_bytes()))?);
             view.public.chain_hash_at = s.at;
         }
-        "chain_hash" => view.public.chain_hash = Some(s.parsed("bad chain_hash", parse_hash)?),
-        "commitment" => view.commitment = Some(s.string()?),
-        "currency" => view.currency = Some(s.string()?),
-        "detail" => view.detail = Some(s.string()?),
-        "effective_at" => view.effective_at = Some(s.integer()?),
-        "entitlement_id" => view.entitlement_id = Some(s.string()?),
-        "expires_at" => view.expires_at = Some(s.integer()?),
-        "hash" => view.public.hash = Some(s.parsed("bad hash", parse_hash)?),
-        "id" => {
+        Field::ChainHash => view.public.chain_hash = Some(s.parsed("bad chain_hash", parse_hash)?),
+        Field::Commitment => view.commitment = Some(s.string()?),
+        Field::Currency => view.currency = Some(s.string()?),
+        Field::Detail => view.detail = Some(s.string()?),
+        Field::EffectiveAt => view.effective_at = Some(s.integer()?),
+        Field::EntitlementId => view.entitlement_id = Some(s.string()?),
+        Field::ExpiresAt => view.expires_at = Some(s.integer()?),
+        Field::Hash => view.public.hash = Some(s.parsed("bad hash", parse_hash)?),
+        Field::Id => {
             // `before_key` is behind the comma; the splice point is in front of it.
             view.public.hash_at = before_key - 1;
             f.id = Some(s.parsed("bad id", ReceiptId::parse)?);
         }
-        "idem" => view.idem = Some(s.string()?),
-        "intent" => view.intent = Some(s.parsed("bad intent", ReceiptId::parse)?),
-        "metadata" => view.metadata = Some(s.metadata()?),
-        "prev_hash" => f.prev_hash = Some(s.parsed("bad prev_hash", parse_prev_hash)?),
-        "reason" => view.reason = Some(s.string()?),
-        "rule" => view.rule = Some(s.string()?),
-        "seq" => {
+        Field::Idem => view.idem = Some(s.string()?),
+        Field::Intent => view.intent = Some(s.parsed("bad intent", ReceiptId::parse)?),
+        Field::Metadata => view.metadata = Some(s.metadata()?),
+        Field::PrevHash => f.prev_hash = Some(s.parsed("bad prev_hash", parse_prev_hash)?),
+        Field::Reason => view.reason = Some(s.string()?),
+        Field::Rule => view.rule = Some(s.string()?),
+        Field::Seq => {
             let value = s.integer()?;
             f.seq = Some(u64::try_from(value).map_err(|_| s.fail("seq is negative"))?);
         }
-        "state_from" => view.state_from = Some(s.string()?),
-        "state_to" => view.state_to = Some(s.string()?),
-        "status" => view.status = Some(s.string()?),
-        "stream" => f.stream = Some(s.string()?.0),
-        "subject" => view.subject = Some(s.string()?),
-        "tenant_id" => view.tenant_id = Some(s.string()?.0),
-        "timestamp" => f.timestamp = Some(s.integer()?),
-        "type" => f.kind = Some(s.parsed("unknown type", Kind::parse)?),
-        "v" => f.version = Some(s.integer()?),
-        _ => return Err(s.fail("unknown field")),
+        Field::StateFrom => view.state_from = Some(s.string()?),
+        Field::StateTo => view.state_to = Some(s.string()?),
+        Field::Status => view.status = Some(s.string()?),
+        Field::Stream => f.stream = Some(s.string()?.0),
+        Field::Subject => view.subject = Some(s.string()?),
+        Field::TenantId => view.tenant_id = Some(s.string()?.0),
+        Field::Timestamp => f.timestamp = Some(s.integer()?),
+        Field::Type => f.kind = Some(s.parsed("unknown type", Kind::parse)?),
+        Field::V => f.version = Some(s.integer()?),
     }
     Ok(())
 }

@@ -138,7 +138,7 @@ impl Writer {
 
 /// Metadata keys are ASCII, so that byte order and UTF-16 order (RFC 8785) agree.
 pub(crate) fn is_key_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 fn write_string(out: &mut Vec<u8>, field: &'static str, value: &str) -> Result<(), SealError> {

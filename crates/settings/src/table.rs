@@ -107,7 +107,7 @@ knobs! {
     LOG_LEVEL => log_level: LogLevel, Kind::Choice(LogLevel::WORDS), Some("info"), "",
         "The least severe event that is logged.";
     LOG_FILE => log_file: Option<PathBuf>, Kind::Path, None, "",
-        "File that log lines are appended to; without it they go to standard error.";
+        "File that log lines are appended to; without it they go to standard output.";
     METRICS_ENABLED => metrics_enabled: bool, Kind::Flag, Some("true"), "",
         "Whether /metrics is served.";
 }

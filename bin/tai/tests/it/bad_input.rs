@@ -237,7 +237,7 @@ fn market_rows() -> Vec<Row> {
         let name = format!("{member} {}", value.to_string().chars().take(24).collect::<String>());
         rows.push(Row::new(&name, MARKET, changed(&good, member, &value).to_string(), reason));
     }
-    let mut order = good.clone();
+    let mut order = good;
     (order["effective_at"], order["expires_at"]) = (json!(2_000_000_000), json!(1_999_999_999));
     rows.push(Row::new("expires before it begins", MARKET, order.to_string(), "invalid_field"));
     rows

@@ -231,7 +231,9 @@ fn the_four_signals_are_taken() {
     let other = deliver("m3", other);
     assert_eq!(other.status, 422);
     assert_envelope(&other, "duplicate_message");
-    assert!(tai.log_lines().iter().any(|line| line.contains("Received test signal")));
+    until("the line that the runbook greps", || {
+        tai.log_lines().iter().any(|line| line.contains("Received test signal")).then_some(())
+    });
     stop(tai);
     assert_verified(&dir);
 }
@@ -312,12 +314,14 @@ fn a_request_id_is_echoed_and_decides_once() {
     let again = post_as(&mut client, "/marketplace", "req-2", &grant);
     assert_eq!((again.status, again.header("x-idempotent-replay")), (422, Some("true")));
     assert_eq!((&again.body, receipt_id(&again)), (&refused.body, receipt_id(&refused)));
-    // A message that was refused has been decided: its redelivery is acknowledged.
+    // A pushed message that was refused has been decided: it is acknowledged, not an error.
     let message = push("m1", &grant);
-    assert_eq!(post(&mut client, "/pubsub", &message).status, 422);
+    let first = post(&mut client, "/pubsub", &message);
+    assert_eq!((first.status, first.header("x-idempotent-replay")), (200, None));
+    assert_eq!(first.json().unwrap()["reason"], "entitlement_already_active");
     let again = post(&mut client, "/pubsub", &message);
     assert_eq!((again.status, again.header("x-idempotent-replay")), (200, Some("true")));
-    assert_eq!(again.json().unwrap()["type"], "refusal");
+    assert_eq!(again.body, first.body);
 
     // The standard header wins over the seeds' one, which then only correlates.
     let headers = [JSON, ("Idempotency-Key", "key-1"), ("X-Request-ID", "req-3")];

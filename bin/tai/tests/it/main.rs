@@ -3,12 +3,7 @@
 //! Owns: what a client and an operator may rely on. Refuses to know: any type of the service; what
 //! is checked here was read from an answer, a log line or a file.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod door;
@@ -16,7 +11,7 @@ mod drain;
 mod kills;
 mod power;
 mod pubsub;
-mod settings_seen;
+mod settings;
 mod support;
 mod tamper;
 mod verbs;

@@ -51,6 +51,7 @@ fn every_message_is_decided_once_or_becomes_a_dead_letter_under_three_kills() {
     for percent in KILLS_PERCENT {
         service.wait_for((tenants + MESSAGES) as u64 * percent / 100);
         service.kill_and_restart();
+        assert!(service.acknowledged_before < MESSAGES as u64, "the kill came too late");
     }
     finished(publishing);
     let published = publisher.published();

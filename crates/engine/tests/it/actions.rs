@@ -3,20 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use engine::ports::Store;
 use futures_util::future::join_all;
+use governors::OutcomeStatus;
 use types::Reason;
 
 use crate::fault_store::Fault;
 use crate::robot::{Robot, Step};
-use crate::world::{
-    Running, World, eventually, request, signal, tenant, verify, word,
-};
-use governors::OutcomeStatus;
-
-async fn settled(world: &World, results: usize) {
-    let all = || verify(&world.store).results.len() == results;
-    eventually("all attempts are settled", all).await;
-}
+use crate::world::{Running, World, eventually, request, settled, signal, tenant, verify, word};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_way_to_end_is_a_result() {
@@ -71,9 +65,10 @@ async fn what_may_be_repeated_is_tried_three_times() {
         running.end(&world).await;
         let checked = verify(&world.store);
         assert_eq!(checked.statuses(), [word(status)], "{script:?}");
-        let result = checked.receipts.iter().find_map(|stored| {
-            ledger::View::scan(&stored.core).unwrap().meta_int("tries")
-        });
+        let result = checked
+            .receipts
+            .iter()
+            .find_map(|stored| ledger::View::scan(&stored.core).unwrap().meta_int("tries"));
         assert_eq!(result, Some(runs as i64), "{script:?}");
     }
 }
@@ -186,7 +181,7 @@ async fn a_storm_settles_every_attempt_once_under_an_eager_reconciler() {
         let metric = if round % 2 == 0 { "load" } else { "disk" };
         join_all((0..TENANTS).map(|n| running.decide(tenant(n), signal(metric, 90)))).await;
     }
-    let idle = || verify_open(&world) == 0;
+    let idle = || world.store.unsettled(usize::MAX).unwrap().is_empty();
     eventually("nothing is in flight", idle).await;
     running.end(&world).await;
     let checked = verify(&world.store);
@@ -199,9 +194,4 @@ async fn a_storm_settles_every_attempt_once_under_an_eager_reconciler() {
     assert!(runs.values().all(|count| *count == 1), "an attempt was run twice");
     assert!(checked.statuses().iter().all(|status| *status == word(OutcomeStatus::Success)));
     assert_eq!(scale.overlaps() + wipe.overlaps(), 0);
-}
-
-fn verify_open(world: &World) -> usize {
-    use engine::ports::Store;
-    world.store.unsettled(usize::MAX).unwrap().len()
 }

@@ -11,7 +11,7 @@ use store::{Options, SqliteStore, Synchronous};
 use types::{Reason, StreamName, limits};
 
 use crate::robot::{Robot, Step};
-use crate::world::{QUOTE, World, eventually, request, signal, tenant, verify, waits};
+use crate::world::{QUOTE, World, eventually, request, settled, signal, tenant, verify, waits};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -22,9 +22,8 @@ async fn everyone_inside_is_answered_and_nobody_is_let_in() {
     running.admit(0..50).await;
     world.store.appends_gate.close();
     // Half of them on streams that are loaded, half on streams that are not.
-    let mut inside: Vec<_> = (0..200)
-        .map(|n| Box::pin(running.engine.act(request(tenant(n % 100), QUOTE))))
-        .collect();
+    let mut inside: Vec<_> =
+        (0..200).map(|n| Box::pin(running.engine.act(request(tenant(n % 100), QUOTE)))).collect();
     for asked in &mut inside {
         assert!(waits(asked));
     }
@@ -74,8 +73,7 @@ async fn an_action_that_does_not_end_is_left_to_the_next_start() {
     assert_eq!(verify(&world.store).results.len(), 0);
     robot.otherwise(Step::Done);
     let next = world.start();
-    let settled = || verify(&world.store).results.len() == 1;
-    eventually("the next start settles it", settled).await;
+    settled(&world, 1).await;
     next.engine.drain(DEADLINE).await;
     assert_eq!(verify(&world.store).statuses(), ["success"]);
 }

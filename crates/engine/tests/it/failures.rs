@@ -11,7 +11,8 @@ use types::Reason;
 use crate::fault_store::{Fault, Reading};
 use crate::robot::{Robot, Step};
 use crate::world::{
-    QUOTE, World, entitlement, eventually, keyed, reason, request, signal, states, tenant, verify,
+    QUOTE, World, entitlement, eventually, keyed, reason, request, settled, signal, states, tenant,
+    verify,
 };
 
 /// What a caller is told, and whether asking again finds the first receipt.
@@ -55,10 +56,9 @@ async fn a_command_whose_commit_fails_is_told_the_truth_and_never_doubled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failed_commit_the_next_command_meets_the_true_state() {
-    for (fault, from, refused) in [
-        (Fault::Lost, "unentitled", Some(Reason::StateError)),
-        (Fault::Kept, "entitled", None),
-    ] {
+    for (fault, from, refused) in
+        [(Fault::Lost, "unentitled", Some(Reason::StateError)), (Fault::Kept, "entitled", None)]
+    {
         let world = World::new();
         let running = world.start();
         world.store.plan(fault);
@@ -113,10 +113,7 @@ async fn an_attempt_whose_commit_fails_runs_once_or_not_at_all() {
         world.store.plan(fault);
         let told = running.engine.act(request(tenant(1), signal("load", 90))).await;
         assert_eq!(told.err().map(|refused| refused.reason), expected(fault).0, "{fault:?}");
-        eventually("the attempt is settled", || {
-            robot.calls() == runs && verify(&world.store).results.len() == runs
-        })
-        .await;
+        settled(&world, runs).await;
         running.end(&world).await;
         assert_eq!(robot.calls(), runs, "{fault:?}");
         assert_eq!(verify(&world.store).statuses(), vec!["success"; runs], "{fault:?}");
@@ -136,8 +133,7 @@ async fn a_result_whose_commit_fails_is_sealed_once_without_a_second_run() {
             eventually("the action runs", || robot.calls() == 1).await;
             world.store.plan(fault);
             robot.release(1);
-            let settled = || verify(&world.store).results.len() == 1;
-            eventually("the attempt is settled", settled).await;
+            settled(&world, 1).await;
             assert!(world.store.plan_done(), "the fault met the result");
             running.end(&world).await;
             assert_eq!(robot.calls(), 1, "{fault:?}");
@@ -181,6 +177,7 @@ async fn a_read_that_fails_refuses_one_command_and_breaks_nothing() {
 async fn a_head_that_cannot_be_read_after_a_failed_commit_is_asked_for_again() {
     let world = World::new();
     let running = world.start();
+    running.admit([2]).await;
     world.store.plan(Fault::Kept);
     world.store.fail(Some(Reading::Head));
     for _ in 0..3 {
@@ -200,9 +197,8 @@ async fn a_defect_hurts_its_own_command_alone() {
     let running = world.start();
     let signals = || types::StreamName::system(types::limits::STREAM_SIGNALS);
     // A receipt cannot hold a control character, and it is the callers' duty to know: a defect.
-    let untenanted = |signal: &str| {
-        request(signals(), Command::Untenanted { signal: signal.to_owned() })
-    };
+    let untenanted =
+        |signal: &str| request(signals(), Command::Untenanted { signal: signal.to_owned() });
     for round in 0..3 {
         let refused = running.refused(untenanted("a\u{0}b")).await;
         assert_eq!(refused.reason, Reason::InternalError);

@@ -6,7 +6,7 @@ use engine::ports::Store;
 use types::ReceiptId;
 
 use crate::robot::{Robot, Step};
-use crate::world::{World, eventually, runtime, signal, tenant, verify};
+use crate::world::{World, eventually, runtime, settled, signal, tenant, verify};
 
 /// Starts an action that never ends and kills its process; the attempt's id.
 fn orphaned(world: &World, metric: &str, robot: &Robot) -> ReceiptId {
@@ -24,8 +24,7 @@ fn orphaned(world: &World, metric: &str, robot: &Robot) -> ReceiptId {
 fn survive(world: &World) {
     runtime().block_on(async {
         let running = world.start();
-        let settled = || verify(&world.store).results.len() == 1;
-        eventually("the orphan is settled", settled).await;
+        settled(world, 1).await;
         running.end(world).await;
     });
 }
@@ -92,8 +91,7 @@ fn a_restart_of_governance_leaves_no_orphan_behind() {
         world.store.plan(crate::fault_store::Fault::Lost);
         assert!(running.engine.supervisor().restart("governance_sup"));
         world.store.appends_gate.open();
-        let settled = || verify(&world.store).results.len() == 1;
-        eventually("the orphan is settled", settled).await;
+        settled(&world, 1).await;
         running.end(&world).await;
     });
     assert_eq!(verify(&world.store).statuses(), ["unknown"]);

@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::join_all;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use governors::EntitlementAction::{Grant, Resume, Revoke, Suspend};
 use ledger::chain_hash;
 use tokio::task::JoinSet;
 use types::Reason;
 
 use crate::world::{
-    QUOTE, World, entitlement, eventually, keyed, reason, request, states, tenant, verify, view, waits,
+    QUOTE, World, entitlement, eventually, keyed, reason, request, states, tenant, verify, view,
+    waits,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,23 +90,26 @@ async fn duplicates_of_a_command_in_flight_wait_for_its_receipt() {
     running.admit([1]).await;
     world.store.appends_gate.close();
     let mut asked = JoinSet::new();
-    for _ in 0..9 {
+    let ask = |body| {
         let running = Arc::clone(&running);
-        asked.spawn(async move {
-            running.engine.act(keyed(tenant(1), QUOTE, "key-1", "{}")).await
-        });
-    }
-    let replays = || running.metrics.receipts_replayed.get() == 8;
-    eventually("eight of nine are known as repeats", replays).await;
-    assert_eq!(world.store.appends_gate.waiting(), 1, "the first is still in flight");
-    let other = running.refused(keyed(tenant(1), QUOTE, "key-1", "[]")).await;
-    assert_eq!(other.reason, Reason::DuplicateMessage);
+        async move { running.engine.act(keyed(tenant(1), QUOTE, "key-1", body)).await }
+    };
+    asked.spawn(ask("{}"));
+    eventually("the first is in flight", || world.store.appends_gate.waiting() == 1).await;
+    (0..8).for_each(|_| drop(asked.spawn(ask("{}"))));
+    let mut others = JoinSet::new();
+    (0..4).for_each(|_| drop(others.spawn(ask("[]"))));
+    let replays = || running.metrics.receipts_replayed.get() > 0;
+    eventually("a repeat is known before the first is durable", replays).await;
     assert!(asked.try_join_next().is_none(), "nobody was told before it was durable");
     world.store.appends_gate.open();
     let answers: Vec<_> =
         asked.join_all().await.into_iter().map(|answer| answer.unwrap().unwrap()).collect();
     assert!(answers.iter().all(|answer| answer.receipt == answers[0].receipt));
     assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    for other in others.join_all().await {
+        assert_eq!(other.unwrap_err().reason, Reason::DuplicateMessage);
+    }
     let running = Arc::into_inner(running).unwrap();
     running.end(&world).await;
     assert_eq!(verify(&world.store).by_rule("account.quote")[&tenant(1)], 1);
@@ -149,22 +153,10 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
     let world = World::new().tuned(|options| options.queue_max = 4);
     let running = world.start();
     running.admit([1]).await;
-    world.store.appends_gate.close();
-    let mut waiting: Vec<_> = Vec::new();
-    // One with the writer, one with the decider that waits for the writer.
-    for key in ["a", "b"] {
-        let before = world.store.key_lookups.load(Ordering::SeqCst);
-        let mut asked = Box::pin(running.engine.act(keyed(tenant(1), QUOTE, key, "{}")));
-        assert!(waits(&mut asked));
-        waiting.push(asked);
-        let taken = || world.store.key_lookups.load(Ordering::SeqCst) > before;
-        eventually("the decider has taken it", taken).await;
-        eventually("the writer is held up", || world.store.appends_gate.waiting() == 1).await;
-    }
+    let mut waiting = running.hold_up(&world, ["a", "b"]).await;
     for _ in 0..4 {
-        let mut asked = Box::pin(running.engine.act(request(tenant(1), QUOTE)));
-        assert!(waits(&mut asked));
-        waiting.push(asked);
+        waiting.push(Box::pin(running.engine.act(request(tenant(1), QUOTE))));
+        assert!(waiting.last_mut().is_some_and(waits));
     }
     let refused = running.engine.act(request(tenant(1), QUOTE)).now_or_never();
     let refused = refused.unwrap_or_else(|| panic!("a full queue made the caller wait"));

@@ -8,9 +8,7 @@ use governors::EntitlementAction::Grant;
 use governors::{Command, EntitlementChange};
 use types::{Clock, Micros, StreamName};
 
-use crate::world::{
-    QUOTE, START_S, World, change, eventually, runtime, states, tenant, verify,
-};
+use crate::world::{QUOTE, START_S, World, change, eventually, runtime, states, tenant, verify};
 
 const TENANTS: usize = 1_000;
 

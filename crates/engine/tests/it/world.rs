@@ -3,6 +3,7 @@
 //! Owns: how tests start engines, ask them, wait, and check the whole ledger afterwards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -66,6 +67,10 @@ impl Clock for ManualClock {
         Micros(self.0.load(Ordering::SeqCst))
     }
 }
+
+/// A command that has been asked and not been answered.
+pub(crate) type Asked<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Decided>, Refused>> + Send + 'a>>;
 
 /// What engines are started over. Survives them.
 pub(crate) struct World {
@@ -152,6 +157,16 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// Waits until so many attempts have their result and none lacks it.
+pub(crate) async fn settled(world: &World, results: usize) {
+    let is_result = |stored: &Stored| View::scan(&stored.core).unwrap().kind == Kind::ActionResult;
+    let all = || {
+        let open = world.store.unsettled(1).unwrap();
+        open.is_empty() && all(&world.store).into_iter().filter(is_result).count() == results
+    };
+    eventually("all attempts are settled", all).await;
+}
+
 /// Polls once: true when the future waits for something.
 pub(crate) fn waits<F: Future + Unpin>(future: &mut F) -> bool {
     future.now_or_never().is_none()
@@ -236,6 +251,23 @@ impl Running {
         }
     }
 
+    /// Closes the gate of commits and lets in one command that the writer waits with and one that
+    /// the decider waits with: whatever comes next stays in the queue. The stream must be loaded.
+    pub(crate) async fn hold_up<'a>(&'a self, world: &World, keys: [&'a str; 2]) -> Vec<Asked<'a>> {
+        let store = &world.store;
+        store.appends_gate.close();
+        let mut asked: Vec<Asked<'a>> = Vec::new();
+        for key in keys {
+            let before = store.key_lookups.load(Ordering::SeqCst);
+            asked.push(Box::pin(self.engine.act(keyed(tenant(1), QUOTE, key, "{}"))));
+            assert!(asked.last_mut().is_some_and(waits));
+            let taken = || store.key_lookups.load(Ordering::SeqCst) > before;
+            eventually("the decider has taken it", taken).await;
+            eventually("the writer is held up", || store.appends_gate.waiting() == 1).await;
+        }
+        asked
+    }
+
     /// Restarts so far, by subsystem.
     pub(crate) fn restarts(&self) -> BTreeMap<&'static str, u64> {
         let status = self.engine.supervisor().status();
@@ -257,7 +289,9 @@ pub(crate) fn view(receipt: &Sealed) -> View<'_> {
 /// State before and after, as the receipt names them.
 pub(crate) fn states(receipt: &Sealed) -> (String, String) {
     let view = view(receipt);
-    let text = |raw: Option<ledger::scan::Raw<'_>>| raw.map_or(String::new(), |raw| raw.text().into_owned());
+    let text = |raw: Option<ledger::scan::Raw<'_>>| {
+        raw.map_or(String::new(), |raw| raw.text().into_owned())
+    };
     (text(view.state_from), text(view.state_to))
 }
 
