@@ -24,7 +24,8 @@ use crate::supervise::{Supervisor, Worker};
 use crate::{decider, load, reconcile, writer};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
-const TURNS_MAX: usize = 8;
+/// A restart of the decider or the writer costs each command a few.
+const TURNS_MAX: usize = 32;
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -165,7 +166,6 @@ impl Engine {
             Worker::thread("governor_decider", move |stop| decider::run(&decided, &stop)),
             Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
             Worker::task("unsettled", move |stop| reconcile::unsettled(unsettled.clone(), stop)),
-            Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop)),
         ];
         let workers = (0..self.0.pool.size()).map(|_| {
             let engine = self.clone();
@@ -182,7 +182,10 @@ impl Engine {
         });
         self.supervisor().start("receipt_ledger_sup", ledger_workers);
         self.supervisor().start("governance_sup", governance);
-        self.supervisor().start("action_pool", workers.collect());
+        // Not beside the decider: workers of one subsystem are stopped together, and this one
+        // waits for the decider's answers.
+        let edge = Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop));
+        self.supervisor().start("action_pool", workers.chain([edge]).collect());
     }
 
     fn bench(&self) -> Bench {

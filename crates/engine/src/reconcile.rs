@@ -14,7 +14,7 @@ use types::{Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
 use crate::actions::{InFlight, Job};
-use crate::edge::{Edge, WINDOW};
+use crate::edge::WINDOW;
 use crate::ports::Stored;
 use crate::supervise::Stop;
 
@@ -210,59 +210,30 @@ pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
     loop {
         tokio::select! {
             () = stop.asked() => return,
-            () = tokio::time::sleep(WINDOW) => {}
-        }
-        // Cut short by a restart: the decider of this life may be gone already, and the next one
-        // starts only when this worker has ended.
-        tokio::select! {
-            () = stop.asked() => return,
-            () = flush_edge(&engine) => {}
+            () = tokio::time::sleep(WINDOW) => flush_edge(&engine).await,
         }
     }
 }
 
-/// One receipt for each count. What cannot be recorded, or is cut short, goes back and is part of
-/// the next receipt.
+/// One receipt for each count. What cannot be recorded goes back and is part of the next one.
 pub(crate) async fn flush_edge(engine: &Engine) {
-    let taken = engine.edge().take();
-    let receipts = taken.into_iter().map(|(reason, endpoint, count)| {
-        let counted = Counted { edge: engine.edge(), reason, endpoint, count };
-        async move {
-            match engine.submit(counted.request(), None).await {
-                Ok(_) => std::mem::forget(counted),
-                Err(refused) => {
-                    tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
-                }
-            }
+    let counts = engine.edge().take();
+    let receipts = counts.into_iter().map(|(reason, endpoint, count)| async move {
+        if let Err(refused) = engine.submit(refusals(reason, endpoint, count), None).await {
+            engine.edge().add(reason, endpoint, count);
+            tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
         }
     });
     join_all(receipts).await;
 }
 
-/// A count on its way into a receipt. Dropping it puts it back.
-struct Counted<'a> {
-    edge: &'a Edge,
-    reason: Reason,
-    endpoint: &'static str,
-    count: u64,
-}
-
-impl Counted<'_> {
-    fn request(&self) -> Request<'static> {
-        let Counted { reason, endpoint, count, .. } = *self;
-        let window_s = WINDOW.as_secs() as i64;
-        Request {
-            stream: StreamName::system(limits::STREAM_EDGE),
-            command: Command::Refused { reason, endpoint, count, window_s },
-            actor: "tai",
-            may_register: false,
-            key: None,
-        }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.edge.add(self.reason, self.endpoint, self.count);
+fn refusals(reason: Reason, endpoint: &'static str, count: u64) -> Request<'static> {
+    let window_s = WINDOW.as_secs() as i64;
+    Request {
+        stream: StreamName::system(limits::STREAM_EDGE),
+        command: Command::Refused { reason, endpoint, count, window_s },
+        actor: "tai",
+        may_register: false,
+        key: None,
     }
 }

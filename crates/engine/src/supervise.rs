@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -178,20 +178,13 @@ struct Child {
 pub struct Supervisor {
     metrics: Arc<Metrics>,
     children: Mutex<Vec<Child>>,
-    failed: Arc<AtomicBool>,
-    failed_notify: Arc<Notify>,
 }
 
 impl Supervisor {
     /// A supervisor without children.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Supervisor {
-        Supervisor {
-            metrics,
-            children: Mutex::new(Vec::new()),
-            failed: Arc::new(AtomicBool::new(false)),
-            failed_notify: Arc::new(Notify::new()),
-        }
+        Supervisor { metrics, children: Mutex::new(Vec::new()) }
     }
 
     /// Starts a subsystem. Its workers restart together (one for all), so that none of them meets
@@ -199,14 +192,7 @@ impl Supervisor {
     pub fn start(&self, name: &'static str, workers: Vec<Worker>) {
         let subsystem = Arc::new(Subsystem::new(name));
         let (stopper, stop) = stop_pair();
-        let task = supervise(
-            Arc::clone(&subsystem),
-            workers,
-            stop,
-            Arc::clone(&self.metrics),
-            Arc::clone(&self.failed),
-            Arc::clone(&self.failed_notify),
-        );
+        let task = supervise(Arc::clone(&subsystem), workers, stop, Arc::clone(&self.metrics));
         #[expect(clippy::disallowed_methods, reason = "the supervisor is what names and drains")]
         let ended = tokio::spawn(task);
         self.lock().push(Child { subsystem, stopper, ended });
@@ -239,14 +225,6 @@ impl Supervisor {
         found.is_some()
     }
 
-    /// Returns when a subsystem was given up.
-    pub async fn failed(&self) {
-        let notified = self.failed_notify.notified();
-        if !self.failed.load(Ordering::Acquire) {
-            notified.await;
-        }
-    }
-
     /// Stops one subsystem and waits for its workers.
     pub async fn stop(&self, name: &str) {
         let taken = {
@@ -275,8 +253,6 @@ async fn supervise(
     workers: Vec<Worker>,
     mut stop: Stop,
     metrics: Arc<Metrics>,
-    failed: Arc<AtomicBool>,
-    failed_notify: Arc<Notify>,
 ) {
     let workers: Vec<_> = workers.into_iter().map(Arc::new).collect();
     let mut restarts = VecDeque::new();
@@ -320,8 +296,6 @@ async fn supervise(
                         subsystem = subsystem.name,
                         "given up after repeated failures"
                     );
-                    failed.store(true, Ordering::Release);
-                    failed_notify.notify_waiters();
                     stop.asked().await;
                     return;
                 }
@@ -435,7 +409,12 @@ mod tests {
     async fn a_worker_that_keeps_falling_is_given_up_and_named() {
         let supervisor = supervisor();
         supervisor.start("governance_sup", vec![Worker::task("task", |_| async {})]);
-        supervisor.failed().await;
+        let given_up = async {
+            while supervisor.status()[0].state != "down" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), given_up).await.unwrap();
         assert_eq!(supervisor.first_not_running(), Some("governance_sup"));
         let status = &supervisor.status()[0];
         assert_eq!((status.state, status.restarts), ("down", INTENSITY_RESTARTS as u64));

@@ -198,8 +198,6 @@ impl TenantState {
                 if self.entitlements.len() < 4 {
                     self.entitlements.reserve_exact(1);
                 }
-                // Most tenants hold one, and a hundred thousand tenants are in memory.
-                self.entitlements.reserve_exact(1);
                 self.entitlements.insert(at, entitlement);
             }
         }

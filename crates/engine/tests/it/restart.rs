@@ -150,6 +150,8 @@ async fn a_restart_while_refusals_are_being_recorded_comes_to_its_end() {
     let running = world.start();
     running.admit([1]).await;
     for round in 1..=ROUNDS {
+        // What the round before put back is recorded now, so that it cannot come in between.
+        tokio::time::sleep(Duration::from_secs(11)).await;
         running.decide(tenant(1), QUOTE).await;
         let keys = ["a", "b"].map(|key| format!("{key}-{round}"));
         let asked = running.hold_up(&world, [&keys[0], &keys[1]]).await;

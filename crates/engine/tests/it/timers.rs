@@ -15,7 +15,7 @@ const TENANTS: usize = 1_000;
 /// Half of the grants begin later, the other half end then.
 fn grant(n: usize) -> Command {
     let then = Some(Micros::from_secs(START_S + 100));
-    let (effective_at, expires_at) = if n % 2 == 0 { (then, None) } else { (None, then) };
+    let (effective_at, expires_at) = if n.is_multiple_of(2) { (then, None) } else { (None, then) };
     Command::Entitlement(EntitlementChange { effective_at, expires_at, ..change(Grant) })
 }
 
