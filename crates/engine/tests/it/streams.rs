@@ -33,7 +33,9 @@ async fn two_thousand_tenants_go_through_a_hundred_places() {
         tasks.join_all().await;
     }
     let loaded = running.metrics.streams_loaded.get();
-    assert!(loaded <= 100, "{loaded} states in memory");
+    // Room is made behind each group, which holds at most one command of each task: one may
+    // overfill the generation that is closed, and one is in flight and stays.
+    assert!(loaded <= 100 + 2 * TASKS as i64, "{loaded} states in memory");
     Arc::into_inner(running).unwrap().end(&world).await;
     assert_eq!(verify(&world.store).by_rule("tenant.register").len(), TENANTS);
 }

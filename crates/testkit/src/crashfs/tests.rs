@@ -51,71 +51,69 @@ fn content(disk: &Disk) -> Vec<(String, String)> {
     found
 }
 
-#[test]
-fn only_what_was_synced_survives() {
-    let table: &[(&str, &[(&str, &str)])] = &[
-        ("f = make('a'); os.write(f, b'lost')", &[]),
-        (
-            "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.write(f, b'lost')",
-            &[("a", "kept")],
-        ),
-        ("f = make('a'); os.write(f, b'kept'); os.fdatasync(f); os.close(f)", &[("a", "kept")]),
-        (
-            "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.pwrite(f, b'X', 0)",
-            &[("a", "kept")],
-        ),
-        (
-            "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.pwrite(f, b'X', 0); os.fsync(f)",
-            &[("a", "Xept")],
-        ),
-        // A vectored write, and one through another descriptor of the same file.
-        ("f = make('a'); os.writev(f, [b'ke', b'pt']); os.fsync(make('a'))", &[("a", "kept")]),
-        ("f = make('a'); os.pwritev(f, [b'ke', b'pt'], 0); os.fsync(os.dup(f))", &[("a", "kept")]),
-        // A descriptor that cannot be read from.
-        (
-            "f = os.open('a', os.O_WRONLY | os.O_CREAT | os.O_APPEND); os.write(f, b'ke'); \
+/// A script, and the files that a loss of power at its end leaves.
+type Case = (&'static str, &'static [(&'static str, &'static str)]);
+
+const CASES: &[Case] = &[
+    ("f = make('a'); os.write(f, b'lost')", &[]),
+    ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.write(f, b'lost')", &[("a", "kept")]),
+    ("f = make('a'); os.write(f, b'kept'); os.fdatasync(f); os.close(f)", &[("a", "kept")]),
+    ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.pwrite(f, b'X', 0)", &[("a", "kept")]),
+    (
+        "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.pwrite(f, b'X', 0); os.fsync(f)",
+        &[("a", "Xept")],
+    ),
+    // A vectored write, and one through another descriptor of the same file.
+    ("f = make('a'); os.writev(f, [b'ke', b'pt']); os.fsync(make('a'))", &[("a", "kept")]),
+    ("f = make('a'); os.pwritev(f, [b'ke', b'pt'], 0); os.fsync(os.dup(f))", &[("a", "kept")]),
+    // A descriptor that cannot be read from.
+    (
+        "f = os.open('a', os.O_WRONLY | os.O_CREAT | os.O_APPEND); os.write(f, b'ke'); \
              os.write(f, b'pt'); os.fsync(f)",
-            &[("a", "kept")],
-        ),
-        // Truncation is durable with the sync, and not before.
-        ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.ftruncate(f, 1)", &[("a", "kept")]),
-        ("f = make('a'); os.write(f, b'kept'); os.ftruncate(f, 2); os.fsync(f)", &[("a", "ke")]),
-        (
-            "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.ftruncate(f, 1); \
+        &[("a", "kept")],
+    ),
+    // Truncation is durable with the sync, and not before.
+    ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.ftruncate(f, 1)", &[("a", "kept")]),
+    ("f = make('a'); os.write(f, b'kept'); os.ftruncate(f, 2); os.fsync(f)", &[("a", "ke")]),
+    (
+        "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.ftruncate(f, 1); \
              os.ftruncate(f, 3); os.fsync(f)",
-            &[("a", "k\0\0")],
-        ),
-        (
-            "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.close(f); \
+        &[("a", "k\0\0")],
+    ),
+    (
+        "f = make('a'); os.write(f, b'kept'); os.fsync(f); os.close(f); \
              f = os.open('a', os.O_RDWR | os.O_TRUNC); os.write(f, b'lost')",
-            &[("a", "kept")],
-        ),
-        // Names are durable at once, content is not.
-        ("f = make('a'); os.write(f, b'gone'); os.fsync(f); os.unlink('a'); os.fsync(f)", &[]),
-        ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.rename('a', 'b')", &[("b", "kept")]),
-        ("f = make('a'); os.write(f, b'lost'); os.rename('a', 'b')", &[("b", "")]),
-        (
-            "f = make('b'); os.write(f, b'old'); os.fsync(f); f = make('a'); \
+        &[("a", "kept")],
+    ),
+    // Names are durable at once, content is not.
+    ("f = make('a'); os.write(f, b'gone'); os.fsync(f); os.unlink('a'); os.fsync(f)", &[]),
+    ("f = make('a'); os.write(f, b'kept'); os.fsync(f); os.rename('a', 'b')", &[("b", "kept")]),
+    ("f = make('a'); os.write(f, b'lost'); os.rename('a', 'b')", &[("b", "")]),
+    (
+        "f = make('b'); os.write(f, b'old'); os.fsync(f); f = make('a'); \
              os.write(f, b'new'); os.rename('a', 'b'); os.fsync(f)",
-            &[("b", "new")],
-        ),
-        ("f = make('a'); os.write(f, b'x'); os.fsync(f); os.rename('a', '../a')", &[]),
-        // A folder, a path through a descriptor, and a file made below a moved folder.
-        (
-            "os.mkdir('d'); d = os.open('d', os.O_RDONLY); \
+        &[("b", "new")],
+    ),
+    ("f = make('a'); os.write(f, b'x'); os.fsync(f); os.rename('a', '../a')", &[]),
+    // A folder, a path through a descriptor, and a file made below a moved folder.
+    (
+        "os.mkdir('d'); d = os.open('d', os.O_RDONLY); \
              f = os.open('a', os.O_RDWR | os.O_CREAT, dir_fd=d); os.write(f, b'kept'); \
              os.rename('d', 'e'); os.fsync(f); os.mkdir('g'); os.mkdir('h'); os.rmdir('h')",
-            &[("e/", ""), ("e/a", "kept"), ("g/", "")],
-        ),
-        // An inode that is used again, and SQLite's shared memory.
-        (
-            "f = make('a'); os.write(f, b'first, longer'); os.close(f); os.unlink('a')\n\
+        &[("e/", ""), ("e/a", "kept"), ("g/", "")],
+    ),
+    // An inode that is used again, and SQLite's shared memory.
+    (
+        "f = make('a'); os.write(f, b'first, longer'); os.close(f); os.unlink('a')\n\
              f = make('a'); os.write(f, b'kept'); os.fsync(f)",
-            &[("a", "kept")],
-        ),
-        ("f = make('a-shm'); os.write(f, b'ignored'); os.fsync(f)", &[]),
-    ];
-    for (script, expected) in table {
+        &[("a", "kept")],
+    ),
+    ("f = make('a-shm'); os.write(f, b'ignored'); os.fsync(f)", &[]),
+];
+
+#[test]
+fn only_what_was_synced_survives() {
+    for (script, expected) in CASES {
         let (_parent, disk) = crashed(script);
         let found = content(&disk);
         let found: Vec<(&str, &str)> =
