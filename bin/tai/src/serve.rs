@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use engine::actions::Registry;
@@ -95,11 +95,12 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
         () = engine.store_failed() => EXIT_FAILED,
     };
     tracing::info!(event = "shutdown", "shutting down");
-    let deadline = Duration::from_millis(settings.graceful_shutdown_ms);
+    // One deadline for all: what the connections take is not there for the actions.
+    let deadline = Instant::now() + Duration::from_millis(settings.graceful_shutdown_ms);
     door.close();
     engine.supervisor().stop("tai_http").await;
     engine.supervisor().stop("observability_sup").await;
-    engine.drain(deadline).await;
+    engine.drain(deadline.saturating_duration_since(Instant::now())).await;
     Ok(exit)
 }
 

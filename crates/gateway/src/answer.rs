@@ -134,7 +134,6 @@ pub(crate) enum Refusal {
 /// Renders a decision: a refusal as the envelope with its receipt's id, anything else by `body`.
 pub(crate) fn decision(
     decided: &Decided,
-    durability: &'static str,
     refusals: Refusal,
     body: impl FnOnce(&View<'_>, Vec<u8>) -> Vec<u8>,
 ) -> Handled {
@@ -151,7 +150,6 @@ pub(crate) fn decision(
     }
     let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
     receipt_header(&mut response, sealed.id);
-    response.headers_mut().insert(X_DURABILITY, HeaderValue::from_static(durability));
     replay_header(&mut response, decided.replayed);
     Ok(Answer { response, facts })
 }

@@ -37,10 +37,13 @@ pub(crate) async fn call(gateway: &Gateway, headers: &HeaderMap, body: &Bytes) -
     let Some(decided) = gateway.engine.act(request).await? else {
         return Err(fault(types::Reason::StateError, "there is nothing to decide"));
     };
-    let durability = gateway.engine.store().durability().as_str();
-    decision(&decided, durability, Refusal::Error, |view, receipt| {
-        if priced { price_body(view, &receipt) } else { receipt }
-    })
+    decision(
+        &decided,
+        Refusal::Error,
+        |view, receipt| {
+            if priced { price_body(view, &receipt) } else { receipt }
+        },
+    )
 }
 
 /// The command of an entitlement event, from whichever door it came.

@@ -44,8 +44,7 @@ pub(crate) async fn push(gateway: &Gateway, body: &Bytes) -> Handled {
     let Some(decided) = outcome? else {
         return Err(fault(types::Reason::StateError, "there is nothing to decide"));
     };
-    let durability = gateway.engine.store().durability().as_str();
-    decision(&decided, durability, Refusal::Acknowledged, |_, receipt| receipt)
+    decision(&decided, Refusal::Acknowledged, |_, receipt| receipt)
 }
 
 /// How the log line calls it: 002 scenario 7 greps `Received.*signal`.

@@ -20,7 +20,9 @@ use telemetry::metrics::Endpoint;
 use types::Reason;
 
 use crate::Gateway;
-use crate::answer::{Answer, Facts, Fault, Handled, X_REQUEST_ID, envelope, fault};
+use crate::answer::{
+    Answer, Facts, Fault, Handled, X_DURABILITY, X_RECEIPT_ID, X_REQUEST_ID, envelope, fault,
+};
 use crate::health::{Probe, metrics, probe};
 use crate::{body, marketplace, pubsub, receipts};
 
@@ -254,6 +256,10 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    if response.headers().contains_key(X_RECEIPT_ID) {
+        let durability = gateway.engine.store().durability().as_str();
+        response.headers_mut().insert(X_DURABILITY, HeaderValue::from_static(durability));
     }
     if gateway.is_closing() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
