@@ -101,9 +101,12 @@ impl Fleet {
     async fn each(&mut self, pace: Pace) -> Result<Seen> {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
-        for mut client in self.clients.drain(..) {
+        let clients = self.clients.len().max(1) as f64;
+        for (nth, mut client) in self.clients.drain(..).enumerate() {
+            // Evenly over a beat: clients that begin together would send in bursts.
+            let offset = nth as f64 / clients;
             tasks.spawn(async move {
-                let waits = client.run(pace).await?;
+                let waits = client.run(pace, offset).await?;
                 anyhow::Ok((client, waits))
             });
         }
@@ -140,7 +143,7 @@ struct Client {
 }
 
 impl Client {
-    async fn run(&mut self, pace: Pace) -> Result<Waits> {
+    async fn run(&mut self, pace: Pace, offset: f64) -> Result<Waits> {
         let mut waits = Waits::default();
         match pace {
             Pace::Once => {
@@ -154,7 +157,8 @@ impl Client {
                 }
             }
             Pace::Steady { interval, until, tenants } => {
-                let mut beat = tokio::time::interval(interval);
+                let first = tokio::time::Instant::now() + interval.mul_f64(offset);
+                let mut beat = tokio::time::interval_at(first, interval);
                 while Instant::now() < until {
                     beat.tick().await;
                     waits.add(self.shoot(tenants).await?);

@@ -37,9 +37,10 @@ pub(crate) fn run(size: Size) -> Result<Report> {
         fleet = Some(after);
         let highest = lived.highest();
         let how = format!(
-            "{tenants} registered, {} active, {PER_SECOND}/s for {} s; p99 {:.2} ms; {}",
+            "{tenants} registered, {} active, {PER_SECOND}/s for {} s; p50 {:.2}, p99 {:.2} ms; {}",
             tenants / 10,
             how_long.as_secs(),
+            lived.p50_ms,
             lived.p99_ms,
             lived.curve()
         );
@@ -51,6 +52,7 @@ pub(crate) fn run(size: Size) -> Result<Report> {
 
 struct Lived {
     samples: Vec<(Duration, u64)>,
+    p50_ms: f64,
     p99_ms: f64,
 }
 
@@ -107,7 +109,8 @@ fn life(
         let (samples, seen) = tokio::join!(sample, load);
         let (samples, mut seen) = (samples?, seen?);
         fleet.hang_up();
-        anyhow::Ok((Lived { samples, p99_ms: seen.waits.percentile_ms(99.0) }, fleet))
+        let (p50_ms, p99_ms) = (seen.waits.percentile_ms(50.0), seen.waits.percentile_ms(99.0));
+        anyhow::Ok((Lived { samples, p50_ms, p99_ms }, fleet))
     })?;
     service.kill()?;
     Ok(lived)

@@ -4,6 +4,7 @@
 //! Refuses to know: the rules themselves, which are pure functions in the modules below.
 
 pub mod graph;
+pub mod invariants;
 pub mod lexer;
 pub mod source;
 pub mod text;
@@ -87,6 +88,7 @@ impl Workspace {
             graph::manifests(&self.crates),
             self.sources.iter().flat_map(source::check).collect(),
             self.texts.iter().flat_map(text::machine_paths).collect(),
+            invariants::named(&self.texts),
         ]
         .concat()
     }

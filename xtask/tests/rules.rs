@@ -2,7 +2,7 @@
 
 use xtask::tidy::graph::{self, Crate, Dependency, Locked};
 use xtask::tidy::lexer::code_only;
-use xtask::tidy::{File, Finding, source, text};
+use xtask::tidy::{File, Finding, invariants, source, text};
 
 fn own(name: &str) -> Dependency {
     Dependency { name: name.to_owned(), for_tests: false, own: true }
@@ -230,4 +230,18 @@ fn machine_paths() {
         assert_reason(&findings, "docs/a.md:2");
         assert_eq!(text::machine_paths(&file(&format!("see ./{folder} and {folder}/tai"))), []);
     }
+}
+
+#[test]
+fn invariants_are_named_in_sources_and_tests() {
+    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+    let page = || file("ARCHITECTURE.md", "INV-9 is prose\n| INV-1 | chained |\n");
+    let source = || file("crates/a/src/lib.rs", "// INV-1, where it is made");
+    let test = || file("crates/a/tests/it/main.rs", "// INV-1");
+    assert!(invariants::named(&[page(), source(), test()]).is_empty());
+    assert_reason(&invariants::named(&[page(), source()]), "INV-1 is named in no test");
+    assert_reason(&invariants::named(&[page(), test()]), "INV-1 is named in no source");
+    let other = file("crates/a/src/b.rs", "// INV-17");
+    assert_reason(&invariants::named(&[page(), source(), test(), other]), "INV-17 is not on");
+    assert_reason(&invariants::named(&[source()]), "no architecture page");
 }

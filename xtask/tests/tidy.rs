@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use xtask::tidy::{Finding, Workspace, graph, source, text, workspace_root};
+use xtask::tidy::{Finding, Workspace, graph, invariants, source, text, workspace_root};
 
 #[expect(clippy::unwrap_used, reason = "without the workspace every test must fail")]
 static WORKSPACE: LazyLock<Workspace> =
@@ -57,4 +57,9 @@ fn deny_file_bans_the_same_crates() {
         .map(|ban| ban["crate"].as_str().unwrap())
         .collect();
     assert_eq!(denied, graph::BANNED);
+}
+
+#[test]
+fn every_invariant_is_named_where_it_is_kept_and_tested() {
+    assert_none(&invariants::named(&WORKSPACE.texts));
 }

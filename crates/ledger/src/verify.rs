@@ -1,5 +1,7 @@
 //! The verifier: every hash again, from stored bytes alone.
 //!
+//! INV-5: what is hashed is what is stored; nothing is written again to be checked.
+//!
 //! Owns: the four verdicts (002 scenario 10) and the place of the first fault. Uses no snapshot,
 //! no projection and no column that it has not compared with the bytes. Refuses to know: storage.
 
@@ -265,7 +267,7 @@ impl Verifier {
         if view.timestamp != view.at.secs() {
             self.find(Verdict::TimestampsInOrder, row, "timestamp and at disagree");
         }
-        // One committer writes the ledger, so commit order is also order in time.
+        // INV-17: one committer writes the ledger, so commit order is also order in time.
         if self.whole && view.at < self.last_at {
             self.find(Verdict::TimestampsInOrder, row, "earlier than the receipt committed before");
         }

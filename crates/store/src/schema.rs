@@ -23,7 +23,7 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 pub(crate) const WAL_BYTES_MAX: u64 = 256 << 20;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const WRITER_CACHE_KIB: i64 = 16 << 10;
+const WRITER_CACHE_KIB: i64 = 8 << 10;
 const READER_CACHE_KIB: i64 = 2 << 10;
 
 /// Every statement of both roles fits, so that none is compiled twice.

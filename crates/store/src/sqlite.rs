@@ -1,5 +1,7 @@
 //! The store: a writer, a few readers, and on disk the files beside the database.
 //!
+//! INV-18: the head in the table, the head file and the rows agree, when written and when opened.
+//!
 //! Owns: opening with its checks, the port, upkeep and closing. Refuses to know: statements.
 
 use std::path::Path;

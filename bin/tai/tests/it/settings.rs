@@ -1,5 +1,7 @@
 //! Settings: where they come from, what stops a start, and what each of them changes.
 //!
+//! INV-14: a setting that gives up a guarantee turns health yellow and raises its gauge.
+//!
 //! Owns: where values come from, every value that is refused, and that every row of the settings
 //! table is looked at. Refuses to know: ranges, which the table itself states.
 

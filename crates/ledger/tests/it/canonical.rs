@@ -1,4 +1,4 @@
-//! The writer against an independent RFC 8785 implementation, and the scanner's refusals.
+//! The writer against an independent RFC 8785 implementation, and the scanner's refusals (INV-6).
 
 use ledger::public::{public_bytes, split};
 use ledger::{Draft, Kind, Meta, SealError, StreamHead, View, seal};

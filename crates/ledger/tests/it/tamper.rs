@@ -1,4 +1,4 @@
-//! Every change to a ledger is found, and found at the right place.
+//! Every change to a ledger is found, and found at the right place (INV-4, INV-5, INV-17).
 
 use ledger::verify::{Report, Verdict};
 use ledger::{HeadRecord, Verifier};

@@ -15,6 +15,9 @@ use crate::author::{
     Author, EPOCH, attempt, everything, key, keyed, note, open, result, stream, verify,
 };
 
+/// Batches of ten that are written beside a check at most.
+const WRITES_MAX: usize = 20_000;
+
 /// Runs `meanwhile` beside a thread that appends without pause, then stops it.
 fn while_writing(store: &dyn Store, meanwhile: impl FnOnce()) {
     let stop = AtomicBool::new(false);
@@ -22,7 +25,8 @@ fn while_writing(store: &dyn Store, meanwhile: impl FnOnce()) {
         let writing = scope.spawn(|| {
             let names: Vec<_> = (0..10).map(|n| stream(&format!("tenant-{n}"))).collect();
             let mut author = Author::of(store);
-            while !stop.load(Ordering::Acquire) {
+            // Bounded, so that whatever `meanwhile` waits for, the disk does not fill.
+            for _ in (0..WRITES_MAX).take_while(|_| !stop.load(Ordering::Acquire)) {
                 let drafts: Vec<_> = names.iter().map(|name| (name, note())).collect();
                 author.append(store, &drafts);
             }
@@ -37,8 +41,8 @@ fn while_writing(store: &dyn Store, meanwhile: impl FnOnce()) {
     });
 }
 
-/// Ends the writing also when a check fails.
-struct StopOnDrop<'a>(&'a AtomicBool);
+/// Ends the other threads also when a check fails.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

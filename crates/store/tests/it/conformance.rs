@@ -12,6 +12,7 @@ use types::{Micros, ReceiptId};
 use crate::author::{
     Author, attempt, everything, is_conflict, key, keyed, note, open, result, stream,
 };
+use crate::care::StopOnDrop;
 
 type Check = fn(&dyn Store);
 
@@ -249,11 +250,11 @@ fn read_your_writes(store: &dyn Store) {
                 }
             });
         }
+        let _stopping = StopOnDrop(&done);
         for n in 1..=100 {
             author.append(store, &[(&a, note())]);
             newest.store(n, Ordering::Release);
         }
-        done.store(true, Ordering::Release);
     });
 }
 

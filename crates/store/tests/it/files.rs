@@ -1,4 +1,4 @@
-//! Opening: what is accepted, what is reported, what is refused.
+//! Opening: what is accepted, what is reported, what is refused (INV-18).
 
 use std::path::Path;
 
