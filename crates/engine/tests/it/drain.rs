@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use ledger::View;
 use store::{Options, SqliteStore, Synchronous};
+use tokio::task::JoinSet;
 use types::{Reason, StreamName, limits};
 
+use crate::fault_store::{Fault, FaultStore};
 use crate::robot::{Robot, Step};
 use crate::world::{QUOTE, World, eventually, request, settled, signal, tenant, verify, waits};
 
@@ -21,19 +22,33 @@ async fn everyone_inside_is_answered_and_nobody_is_let_in() {
     let running = world.start();
     running.admit(0..50).await;
     world.store.appends_gate.close();
-    // Half of them on streams that are loaded, half on streams that are not.
-    let mut inside: Vec<_> =
-        (0..200).map(|n| Box::pin(running.engine.act(request(tenant(n % 100), QUOTE)))).collect();
-    for asked in &mut inside {
-        assert!(waits(asked));
-    }
+    world.store.reads_gate.close();
+    let inside = |tenants: std::ops::Range<usize>| {
+        let mut asked = JoinSet::new();
+        for n in tenants {
+            let engine = running.engine.clone();
+            asked.spawn(async move { engine.act(request(tenant(n), QUOTE)).await });
+        }
+        asked
+    };
+    // Some wait for their stream to be read, the others for a commit.
+    let cold = inside(50..200);
+    eventually("reads wait", || world.store.reads_gate.waiting() == 150).await;
+    let loaded = inside(0..50);
+    eventually("a commit waits", || world.store.appends_gate.waiting() == 1).await;
     let mut drain = Box::pin(running.engine.drain(DEADLINE));
     assert!(waits(&mut drain), "it waits for those inside");
     assert!(running.engine.is_draining());
     let late = running.refused(request(tenant(0), QUOTE)).await;
     assert_eq!(late.reason, Reason::ServiceUnavailable);
     world.store.appends_gate.open();
-    let (answers, ()) = futures_util::future::join(join_all(inside), drain).await;
+    let mut answers = loaded.join_all().await;
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut drain).await;
+    assert!(early.is_err(), "it did not wait for streams that are being read");
+    world.store.reads_gate.open();
+    drain.await;
+    answers.extend(cold.join_all().await);
+    assert_eq!(answers.len(), 200);
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Some(_)))), "{answers:?}");
     let late = running.refused(request(tenant(0), QUOTE)).await;
     assert_eq!(late.reason, Reason::ServiceUnavailable);
@@ -105,6 +120,22 @@ async fn refusals_at_the_edge_are_recorded_in_sums() {
     assert_eq!(checked.receipts.len(), wanted.len() + 1, "one receipt for each sum, one note");
 }
 
+/// With paused time, so that the ten seconds between two records pass at once.
+#[tokio::test(start_paused = true)]
+async fn refusals_that_cannot_be_recorded_are_part_of_the_next_record() {
+    let world = World::new().tuned(|options| options.check_interval = Duration::from_secs(5));
+    let running = world.start();
+    running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+    world.store.plan(Fault::Lost);
+    eventually("the record has failed", || world.store.plan_done()).await;
+    running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+    eventually("the next one is kept", || world.store.size() == 1).await;
+    running.end(&world).await;
+    let checked = verify(&world.store);
+    let count = View::scan(&checked.receipts[0].core).unwrap().meta_int("count");
+    assert_eq!((count, checked.receipts.len()), (Some(2), 2), "one record, one note of the stop");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drained_engine_leaves_a_closed_ledger_on_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +144,7 @@ async fn a_drained_engine_leaves_a_closed_ledger_on_disk() {
         let store = SqliteStore::open(dir.path(), &options).unwrap();
         assert!(!store.opened().wal_recovered, "life {life} found the one before unclosed");
         let mut world = World::new();
-        world.store = Arc::new(crate::fault_store::FaultStore::new(store));
+        world.store = Arc::new(FaultStore::new(store));
         let running = world.start();
         let decided = running.decide(tenant(1), QUOTE).await;
         assert_eq!(decided.receipt.seq, life + 1);
