@@ -264,6 +264,7 @@ impl Engine {
 
     async fn one_turn(&self, work: Work) -> Result<Reply, Refused> {
         let (reply, answer) = oneshot::channel();
+        // INV-13: a full queue is an answer.
         self.0.queue.try_send(Submission { work, reply }).map_err(|_| {
             let mut refused =
                 Refused::new(Reason::ServiceUnavailable, "too many decisions are waiting");

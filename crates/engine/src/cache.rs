@@ -112,7 +112,7 @@ impl Cache {
     /// are refused only as long as the last group that touched this one is in flight.
     pub fn forget(&mut self, stream: &StreamName) {
         if let Some(live) = self.young.remove(stream).or_else(|| self.old.remove(stream)) {
-            self.dropped_group = self.dropped_group.max(live.last_group + 1000);
+            self.dropped_group = self.dropped_group.max(live.last_group);
         }
     }
 

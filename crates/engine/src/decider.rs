@@ -205,7 +205,7 @@ impl<'a> Decider<'a> {
         Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
     }
 
-    /// The answer of the time when the key was used first.
+    /// The answer of the time when the key was used first (INV-7).
     fn replay(&self, keyed: &Keyed, prior: Option<Stored>) -> Option<Reply> {
         let (receipt, same) = if let Some(recent) = self.recent.get(&keyed.store_key()) {
             (Arc::clone(&recent.receipt), recent.commitment == keyed.commitment)
@@ -239,7 +239,7 @@ impl<'a> Decider<'a> {
 
     fn decide(&mut self, work: &mut Work) -> Result<Reply, Broken> {
         let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
-        // Strictly increasing over the whole ledger, so that commit order can be verified.
+        // INV-17: strictly increasing over the whole ledger, so that commit order can be verified.
         let now = self.shared.clock.now().max(Micros(self.head.at.0 + 1));
         let cx = Context {
             stream: &work.stream,

@@ -91,6 +91,7 @@ pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
     }
 }
 
+/// INV-3: an attempt without a result stays listed until it has one.
 async fn settle_orphans(engine: &Engine) {
     let inner = engine.inner();
     let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };

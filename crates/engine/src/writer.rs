@@ -95,6 +95,7 @@ fn succeed(shared: &Shared, group: Group) {
         // it has to look again.
         shared.progress.new_epoch();
     }
+    // INV-2: only now, when the attempts are durable.
     for job in group.jobs {
         shared.pool.submit(job);
     }

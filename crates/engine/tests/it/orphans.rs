@@ -1,5 +1,5 @@
 //! Attempts whose process died: repeated under their own id where that is safe, given up as
-//! unknown where it is not, settled once in both cases.
+//! unknown where it is not, settled once in both cases (INV-2, INV-3).
 
 use engine::actions::Registry;
 use engine::ports::Store;

@@ -1,4 +1,5 @@
-//! The path of a command when nothing fails: receipts, links, replays, groups, limits.
+//! The path of a command when nothing fails: receipts, links, replays (INV-7), groups, order in
+//! time (INV-17), limits (INV-13).
 
 use std::collections::HashSet;
 use std::sync::Arc;
