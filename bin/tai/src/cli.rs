@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run the service.
+    /// Run the service; the default.
     Serve,
     /// Show every setting, where its value comes from, and stop.
     Check,

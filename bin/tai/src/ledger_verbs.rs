@@ -35,7 +35,8 @@ pub(crate) fn run(verb: Ledger, dir: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn open(dir: &Path) -> anyhow::Result<Reader> {
-    Reader::open(dir).with_context(|| format!("cannot read the ledger in {}", dir.display()))
+    Reader::open(dir)
+        .with_context(|| format!("cannot read the ledger in {} (LEDGER_DIR)", dir.display()))
 }
 
 fn parse_stream(name: Option<&str>) -> anyhow::Result<Option<StreamName>> {
@@ -65,6 +66,9 @@ fn verify_ledger(reader: &Reader, stream: Option<&StreamName>) -> anyhow::Result
         ControlFlow::Continue(())
     })?;
     let mut report = verifier.finish();
+    if report.receipts == 0 && stream.is_some() {
+        bail!("there is no such stream");
+    }
     report.head_checked = stream.is_none() && reader.head_record().is_some();
     Ok(report)
 }
@@ -110,13 +114,15 @@ fn tell(report: &Report) -> bool {
     }
     if let Some(first) = report.findings.first() {
         let (stream, seq, total) = (&first.stream, first.seq, report.findings_total);
-        say(&format!("first bad receipt: stream {stream}, seq {seq}; {total} findings in all"));
+        say(&format!("first bad receipt: stream {stream}, seq {seq}; findings in all: {total}"));
     }
     if !report.head_checked {
         say("no head record was at hand: a cut tail would not have been found");
     }
-    let (receipts, streams) = (report.receipts, report.streams);
-    say(&format!("{receipts} receipts in {streams} streams, root {}", report.root));
+    say(&format!("receipts: {}, streams: {}", report.receipts, report.streams));
+    if report.intact() && report.head_checked {
+        say(&format!("root: {}", report.root));
+    }
     report.intact()
 }
 
@@ -158,6 +164,9 @@ fn write_export(
     if let Some(error) = failed {
         return Err(error);
     }
+    if stream.is_some() && head == StreamHead::EMPTY {
+        bail!("there is no such stream");
+    }
     let trailer = match stream {
         Some(_) => Trailer::from(&head),
         None => Trailer::from(&reader.table_head()),
@@ -188,6 +197,9 @@ fn backup(dir: &Path, to: &Path) -> anyhow::Result<bool> {
 }
 
 fn restore(from: &Path, dir: &Path) -> anyhow::Result<bool> {
+    if from.canonicalize().is_ok_and(|from| dir.canonicalize().is_ok_and(|dir| from == dir)) {
+        bail!("the backup is the ledger in place");
+    }
     let source = open(from)?;
     let report = verify_ledger(&source, None)?;
     if !tell(&report) || !report.head_checked {
@@ -226,6 +238,7 @@ fn doctor(dir: &Path) -> anyhow::Result<bool> {
     ] {
         say(&format!("{} {what}: {count}", if count == 0 { "✓" } else { "✗" }));
     }
+    say("files and projections only; `tai ledger verify` checks the receipts themselves");
     Ok(found.healthy())
 }
 

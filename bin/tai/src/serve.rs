@@ -61,6 +61,11 @@ pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
 async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> anyhow::Result<u8> {
     let metrics = Arc::new(Metrics::new()?);
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+    // Taken before the store is touched, answered last: a start that cannot listen leaves no trace.
+    let listener = TcpListener::bind((settings.bind_address, settings.port))
+        .await
+        .context("PORT: cannot listen")?;
+    let address = listener.local_addr()?;
     let (store, opened, store_workers) = open_store(&settings)?;
     let relaxed = relaxed(&settings, &metrics);
     let parts = Parts {
@@ -80,10 +85,6 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
         engine.note(event, detail).await.context("cannot record the start")?;
     }
 
-    let listener = TcpListener::bind((settings.bind_address, settings.port))
-        .await
-        .context("PORT: cannot listen")?;
-    let address = listener.local_addr()?;
     let options = gateway_options(&settings, relaxed);
     let door = Arc::new(Gateway::new(engine.clone(), rules, metrics, options, address));
     engine.supervisor().start("tai_http", vec![gateway::worker(Arc::clone(&door), listener)]);

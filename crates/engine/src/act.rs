@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
+    /// A stored receipt failed verification since the start.
+    tampered: AtomicBool,
     /// Shared by every command from outside until it is answered; the drain takes it whole.
     door: RwLock<()>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             edge: Edge::default(),
             supervisor: Supervisor::new(Arc::clone(&metrics)),
             draining: AtomicBool::new(false),
+            tampered: AtomicBool::new(false),
             door: RwLock::new(()),
         }));
         let written = writer::Shared {
@@ -321,6 +324,7 @@ impl Engine {
         if intact {
             return Ok(stored);
         }
+        self.0.tampered.store(true, Ordering::Release);
         tracing::error!(event = "hash_verification_failed", receipt_id = %stored.id, seq = stored.seq, "Hash verification failed");
         Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
     }
@@ -369,6 +373,12 @@ impl Engine {
     /// Returns when the store can no longer be trusted and the process has to start anew.
     pub async fn store_failed(&self) {
         self.0.progress.failed().await;
+    }
+
+    /// True once a stored receipt has failed verification. Only a start forgets it.
+    #[must_use]
+    pub fn is_tampered(&self) -> bool {
+        self.0.tampered.load(Ordering::Acquire)
     }
 
     /// True once [`Engine::drain`] has begun.

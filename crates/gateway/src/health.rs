@@ -35,8 +35,12 @@ pub(crate) fn probe(gateway: &Gateway, probe: Probe) -> Response {
         return unavailable(timestamp, "the service is shutting down");
     }
     let relaxed = &gateway.options.relaxed;
-    let (status, health) =
-        if relaxed.is_empty() { ("ok", "green") } else { ("degraded", "yellow") };
+    let tampered = gateway.engine.is_tampered();
+    let (status, health) = match (tampered, relaxed.is_empty()) {
+        (true, _) => ("degraded", "red"),
+        (false, false) => ("degraded", "yellow"),
+        (false, true) => ("ok", "green"),
+    };
     let store = gateway.engine.store();
     // `firestore` and `pubsub` are the seeds' names for the receipt store, whichever backend it
     // is, and for the intake of signals.
@@ -50,6 +54,7 @@ pub(crate) fn probe(gateway: &Gateway, probe: Probe) -> Response {
         "backend": store.backend(),
         "durability": store.durability().as_str(),
         "relaxed": relaxed,
+        "tampered": tampered,
         "dependencies": dependencies("ok"),
     });
     json_response(StatusCode::OK, &body)

@@ -4,6 +4,7 @@
 //! a handler does.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,8 @@ use axum::extract::{FromRequestParts, Query, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method};
 use telemetry::metrics::Endpoint;
 use types::Reason;
@@ -183,6 +185,10 @@ fn shed() -> Fault {
 }
 
 async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Handled {
+    if handler.is_limited() && !is_local(request.headers().get(HOST)) {
+        let detail = "without keys only host names of loopback are answered";
+        return Err(fault(Reason::Forbidden, detail));
+    }
     let plain = |response| Ok(Answer { response, facts: Facts::default() });
     let (mut parts, body) = request.into_parts();
     match handler {
@@ -209,6 +215,20 @@ async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Hand
             receipts::search(gateway, &query.map_err(bad)?.0).await
         }
     }
+}
+
+/// Whether a request was meant for this machine by its sender. A web page can have its own host
+/// name resolve to loopback and then speak to the open door as to its own server; the name gives
+/// it away. Only programs leave the name out.
+fn is_local(host: Option<&HeaderValue>) -> bool {
+    let Some(host) = host else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let authority = host.parse::<Authority>().ok();
+    authority.is_some_and(|authority| {
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        address || name.eq_ignore_ascii_case("localhost")
+    })
 }
 
 /// A method as the log shows it: one that HTTP does not define is a caller's own text.

@@ -64,6 +64,7 @@ reasons! {
     InvalidEntitlementId, "invalid_entitlement_id", 400, false, Caller, "`entitlement_id` is not a valid id.";
     UnknownAction, "unknown_action", 400, false, Caller, "`action` is not grant, revoke, suspend or resume.";
     InvalidRequestId, "invalid_request_id", 400, false, Caller, "`X-Request-ID`, `Idempotency-Key` or `messageId` is not a valid key.";
+    Forbidden, "forbidden", 403, false, Caller, "The open door answers only to host names of loopback.";
     NotFound, "not_found", 404, false, Caller, "There is no such route or receipt.";
     MethodNotAllowed, "method_not_allowed", 405, false, Caller, "The route exists, but not for this method.";
     PayloadTooLarge, "payload_too_large", 413, false, Caller, "The body is larger than the limit.";

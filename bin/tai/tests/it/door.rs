@@ -437,3 +437,37 @@ fn an_intervention_throttles_and_is_alone() {
     }
     assert!(settled >= 1 && open.is_none(), "{settled}");
 }
+
+#[test]
+fn the_open_door_answers_only_to_loopback_names() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let mut client = client(tai.address());
+    let body = json!({"customer_id": "test-001"}).to_string();
+    for (host, status) in [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1:1", 200),
+        ("127.9.9.9", 200),
+        ("[::1]:8080", 200),
+        ("evil.example:8080", 403),
+        ("localhost.evil.example", 403),
+        ("10.0.0.1", 403),
+        ("0.0.0.0", 403),
+        ("", 403),
+    ] {
+        for path in ["/marketplace", "/health"] {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let request = request.replace("POST /health", "GET /health");
+            let answer = client.send_raw(request.as_bytes()).unwrap();
+            let expected = if path == "/health" { 200 } else { status };
+            assert_eq!(answer.status, expected, "{host} {path}");
+        }
+    }
+    stop(tai);
+    assert_verified(&dir);
+}
