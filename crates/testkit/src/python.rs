@@ -36,12 +36,29 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Whether this machine has Python at all.
+#[must_use]
+pub fn present() -> bool {
+    Command::new("python3").arg("--version").output().is_ok()
+}
+
+/// Skips the calling test where there is no Python.
+#[macro_export]
+macro_rules! needs_python {
+    () => {
+        if !$crate::python::present() {
+            $crate::skip!("Python is not installed");
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_environment_is_its_own_and_made_once() {
+        crate::needs_python!();
         let requirements = "# an environment without packages\n";
         let python = venv(requirements).unwrap();
         assert_eq!(python, venv(requirements).unwrap());

@@ -106,7 +106,7 @@ fn check(row: &Row, response: &Response) {
 fn slow_body(address: SocketAddr) -> Value {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST /marketplace HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+    let head = "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\n\r\n{\"customer_id\"";
     stream.write_all(head.as_bytes()).unwrap();
     let body = refusal_of(&mut stream, "408");
@@ -118,7 +118,7 @@ fn slow_body(address: SocketAddr) -> Value {
 fn cut_body(address: SocketAddr) -> Value {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST /marketplace HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+    let head = "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Transfer-Encoding: chunked\r\n\r\n40\r\n{\"customer_id\"";
     stream.write_all(head.as_bytes()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -140,7 +140,7 @@ fn refusal_of(stream: &mut TcpStream, status: &str) -> Value {
 fn bytes_that_are_no_http_harm_nobody() {
     let (_room, dir) = room();
     let tai = start(&dir, &[]);
-    let head = |lines: &str| format!("POST /marketplace HTTP/1.1\r\nHost: t\r\n{lines}\r\n\r\n");
+    let head = |lines: &str| format!("POST /marketplace HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n");
     let table: Vec<(&str, Vec<u8>)> = vec![
         ("a word", format!("{MARKER}\r\n\r\n").into()),
         ("no version", b"GET /health\r\n\r\n".to_vec()),

@@ -37,7 +37,7 @@ enum Ending {
 fn exchange(stream: &mut TcpStream, id: &str, body: &Value) -> Ending {
     let body = body.to_string();
     let request = format!(
-        "POST /marketplace HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+        "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          X-Request-ID: {id}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -161,7 +161,7 @@ fn under_load_everything_in_flight_is_answered() {
 /// The head of a request and half of its body.
 fn half_a_request(address: SocketAddr) -> (TcpStream, &'static str) {
     let mut stream = connect(address).unwrap();
-    let head = "POST /marketplace HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+    let head = "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 22\r\n\r\n{\"customer_i";
     stream.write_all(head.as_bytes()).unwrap();
     (stream, "d\":\"late\"}")

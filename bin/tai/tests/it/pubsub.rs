@@ -35,9 +35,7 @@ fn every_message_is_decided_once_or_becomes_a_dead_letter_under_three_kills() {
     let Some(emulator) = Emulator::start().unwrap() else {
         skip!("the Pub/Sub emulator is not installed");
     };
-    if Command::new("python3").arg("--version").output().is_err() {
-        skip!("Python is not installed");
-    }
+    testkit::needs_python!();
     let (room, ledger) = room();
     let started = Instant::now();
     let publisher = Publisher::new(&emulator, room.path().join("manifest.jsonl"));

@@ -95,6 +95,10 @@ pub(crate) fn assert_verified(dir: &Path) -> Vec<Value> {
     let file = room.path().join("export.jsonl");
     let export = tai(dir, &["ledger", "export", "--to", file.to_str().unwrap()]);
     assert_eq!(export.code, Some(0), "{}", export.err);
+    if !testkit::python::present() {
+        testkit::skip::record("the second verifier", "Python is not installed");
+        return receipts_of(&std::fs::read_to_string(file).unwrap());
+    }
     let python = python_verifier(&file);
     assert_eq!(python.code, Some(0), "{}{}", python.out, python.err);
     assert_eq!(python.out.lines().filter(|line| line.starts_with('✓')).count(), 4);

@@ -183,6 +183,7 @@ fn fill(client: &mut Client, name: usize) {
 
 #[test]
 fn a_changed_byte_is_found_wherever_it_is() {
+    testkit::needs_python!();
     let mut bench = Bench::new();
     let mut dice = Dice::new(7);
     for sample in 0..60 {
@@ -208,6 +209,7 @@ fn a_changed_byte_is_found_wherever_it_is() {
 
 #[test]
 fn a_changed_column_is_found() {
+    testkit::needs_python!();
     let mut bench = Bench::new();
     let mut dice = Dice::new(8);
     for (column, bytes) in [("hash", 32), ("chain_hash", 32), ("id", 16)] {
@@ -249,6 +251,7 @@ fn a_changed_column_is_found() {
 
 #[test]
 fn dropped_and_swapped_receipts_are_found() {
+    testkit::needs_python!();
     let mut bench = Bench::new();
     let mut dice = Dice::new(9);
     let count = bench.places.len() as u64;
@@ -281,6 +284,7 @@ fn dropped_and_swapped_receipts_are_found() {
 
 #[test]
 fn a_cut_tail_is_found_by_the_head_outside_the_table() {
+    testkit::needs_python!();
     let mut bench = Bench::new();
     let count = bench.places.len();
     for cut in (1..=20).chain([100, count - 1]) {

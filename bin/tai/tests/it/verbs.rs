@@ -83,6 +83,7 @@ fn export_to(dir: &Path, file: &Path, more: &[&str]) -> Said {
 
 #[test]
 fn exports_are_whole_and_verify_anywhere() {
+    testkit::needs_python!();
     let (room, dir) = room();
     let service = start(&dir, &[]);
     fill(&service);
@@ -167,6 +168,7 @@ fn a_backup_under_load_restores_to_a_ledger_that_goes_on() {
 
 #[test]
 fn a_damaged_backup_is_refused_and_changes_nothing() {
+    testkit::needs_python!();
     let (room, dir) = room();
     let service = start(&dir, &[]);
     fill(&service);
@@ -211,6 +213,7 @@ for table in ('keys', 'attempts', 'due'):
 
 #[test]
 fn the_doctor_sees_and_rebuilds_the_projections() {
+    testkit::needs_python!();
     let (_room, dir) = room();
     let service = start(&dir, &[]);
     fill(&service);

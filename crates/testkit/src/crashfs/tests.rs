@@ -113,6 +113,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn only_what_was_synced_survives() {
+    crate::needs_python!();
     for (script, expected) in CASES {
         let (_parent, disk) = crashed(script);
         let found = content(&disk);
@@ -124,6 +125,7 @@ fn only_what_was_synced_survives() {
 
 #[test]
 fn a_process_that_comes_later_syncs_what_an_earlier_one_left() {
+    crate::needs_python!();
     let parent = tempfile::tempdir().unwrap();
     let disk = Disk::new(parent.path()).unwrap();
     run(&disk, "f = make('a'); os.write(f, b'one '); os.fsync(f); os.write(f, b'two ')");
@@ -135,6 +137,7 @@ fn a_process_that_comes_later_syncs_what_an_earlier_one_left() {
 
 #[test]
 fn outside_of_the_disk_nothing_is_kept() {
+    crate::needs_python!();
     let (parent, disk) = crashed("f = make('../out'); os.write(f, b'x'); os.fsync(f)");
     assert_eq!(content(&disk), []);
     assert_eq!(fs::read_to_string(parent.path().join("out")).unwrap(), "x");
@@ -143,6 +146,7 @@ fn outside_of_the_disk_nothing_is_kept() {
 
 #[test]
 fn a_leak_keeps_some_pages_and_says_which_by_its_seed() {
+    crate::needs_python!();
     const PAGES: usize = 200;
     let script =
         format!("f = make('a')\nfor page in range({PAGES}): os.write(f, b'x' * {PAGE_BYTES})\n");
@@ -188,6 +192,7 @@ fn commits(disk: &Disk) -> Option<u32> {
 
 #[test]
 fn sqlite_loses_nothing_when_it_syncs_and_loses_commits_when_it_does_not() {
+    crate::needs_python!();
     for (journal, synchronous, kept) in [
         ("wal", "FULL", true),
         ("delete", "FULL", true),
@@ -203,6 +208,7 @@ fn sqlite_loses_nothing_when_it_syncs_and_loses_commits_when_it_does_not() {
 
 #[test]
 fn sqlite_survives_pages_that_leak_out_of_order() {
+    crate::needs_python!();
     for seed in 0..8 {
         let parent = tempfile::tempdir().unwrap();
         let disk = Disk::new(parent.path()).unwrap().leaking(seed);

@@ -76,7 +76,7 @@ fn in_work(address: SocketAddr) -> usize {
 fn half_a_request(address: SocketAddr) -> (TcpStream, &'static [u8]) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST /marketplace HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+    let head = "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 22\r\n\r\n{\"customer_i";
     stream.write_all(head.as_bytes()).unwrap();
     until("the request is in work", || (in_work(address) == 1).then_some(()));
@@ -110,6 +110,7 @@ pub(super) fn bind_address() {
 }
 
 pub(super) fn request_timeout_ms() {
+    testkit::needs_python!();
     let asked = |timeout: &str| {
         let (_room, dir) = room();
         let tai = start(&dir, &[("REQUEST_TIMEOUT_MS", timeout)]);
@@ -252,6 +253,7 @@ pub(super) fn ledger_dir() {
 }
 
 pub(super) fn receipt_buffer_size() {
+    testkit::needs_python!();
     const CALLERS: usize = 250;
     for (size, floods) in [("64", true), ("1000", false)] {
         let (_room, dir) = room();
@@ -293,7 +295,8 @@ pub(super) fn receipt_buffer_size() {
 }
 
 pub(super) fn receipt_verify_hashes() {
-    for (flag, status, health) in [("true", 503, "green"), ("false", 200, "yellow")] {
+    testkit::needs_python!();
+    for (flag, status, health) in [("true", 503, "red"), ("false", 200, "yellow")] {
         let (_room, dir) = room();
         let mut tai = start(&dir, &[("RECEIPT_VERIFY_HASHES", flag)]);
         let mut asker = client(tai.address());
@@ -351,11 +354,13 @@ pub(super) fn sqlite_synchronous() {
 }
 
 pub(super) fn action_pool_size() {
+    testkit::needs_python!();
     assert_eq!(turned_away("1", "1"), 6);
     assert_eq!(turned_away("3", "1"), 4);
 }
 
 pub(super) fn action_queue_size() {
+    testkit::needs_python!();
     assert_eq!(turned_away("1", "2"), 5);
     assert_eq!(turned_away("1", "5"), 2);
 }
