@@ -42,7 +42,10 @@ fn start(store: &dyn Store, stream: &StreamName) -> Result<(StreamState, StreamH
     let empty = || (StreamState::empty(stream), StreamHead::EMPTY);
     let Some(snapshot) = store.snapshot(stream)? else { return Ok(empty()) };
     let Snapshot { seq, hash, at, state, .. } = snapshot;
-    let in_chain = store.read(stream, seq, 1)?.first().is_some_and(|s| s.hash == hash);
+    let receipt = store.read(stream, seq, 1)?;
+    let in_chain = receipt.first().is_some_and(|stored| {
+        stored.hash == hash && View::scan(&stored.core).is_ok_and(|view| view.at == at)
+    });
     match StreamState::from_snapshot(stream, &state).filter(|_| in_chain) {
         Some(state) => {
             Ok((state, StreamHead { next_seq: seq + 1, last_hash: Some(hash), last_at: at }))

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 
 /// Restarts within [`INTENSITY_WINDOW`] before a worker is given up (the seeds' 5 in 60 s).
 pub const INTENSITY_RESTARTS: usize = 5;
+/// The wait before the first of them; it doubles, since what was missing may come back.
+pub const RESTART_BACKOFF: Duration = Duration::from_millis(50);
 /// The span in which restarts are counted.
 pub const INTENSITY_WINDOW: Duration = Duration::from_secs(60);
 
@@ -298,6 +300,11 @@ async fn supervise(
                     );
                     stop.asked().await;
                     return;
+                }
+                let backoff = RESTART_BACKOFF * (1 << (restarts.len().saturating_sub(1)));
+                tokio::select! {
+                    () = stop.asked() => return,
+                    () = tokio::time::sleep(backoff) => {}
                 }
             }
         }

@@ -140,7 +140,8 @@ fn refusal_of(stream: &mut TcpStream, status: &str) -> Value {
 fn bytes_that_are_no_http_harm_nobody() {
     let (_room, dir) = room();
     let tai = start(&dir, &[]);
-    let head = |lines: &str| format!("POST /marketplace HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n");
+    let head =
+        |lines: &str| format!("POST /marketplace HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n");
     let table: Vec<(&str, Vec<u8>)> = vec![
         ("a word", format!("{MARKER}\r\n\r\n").into()),
         ("no version", b"GET /health\r\n\r\n".to_vec()),
