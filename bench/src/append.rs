@@ -186,7 +186,7 @@ pub(crate) fn start(store: Arc<dyn Store>, upkeep: Worker, states_max: usize) ->
     let parts = Parts {
         store,
         rules: Arc::new(Rules::builtin()?),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::default()),
         registry: Registry::shipped(),
         metrics: Arc::new(Metrics::new()?),
         store_workers: vec![upkeep],

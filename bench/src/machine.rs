@@ -25,7 +25,7 @@ impl Machine {
         let load = read("/proc/loadavg")?;
         let load: Vec<_> = load.split(' ').take(3).collect();
         let facts = vec![
-            ("date", SystemClock.now().to_string()),
+            ("date", SystemClock::default().now().to_string()),
             ("cpu", format!("{model}, {cores} cores")),
             ("kernel", read("/proc/sys/kernel/osrelease")?.trim().to_owned()),
             ("file system", file_system(&testkit::place::target())?),

@@ -214,7 +214,7 @@ fn restore(from: &Path, dir: &Path) -> anyhow::Result<bool> {
             ));
         }
     }
-    let label = SystemClock.now().secs().to_string();
+    let label = SystemClock::default().now().secs().to_string();
     let replaced = store::restore(from, dir, &label)
         .with_context(|| format!("cannot restore into {}", dir.display()))?;
     say(&format!("restored; what was there is in {}", replaced.display()));

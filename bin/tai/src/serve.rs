@@ -34,7 +34,7 @@ const BLOCKING_THREADS: usize = 8;
 
 /// Runs the service until it is asked to stop.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<ExitCode> {
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(SystemClock::default());
     let prepared = rules(&settings).and_then(|rules| {
         let file = settings.log_file.as_deref();
         let log = telemetry::log::init(level(settings.log_level), file, clock);
@@ -68,10 +68,11 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
     let address = listener.local_addr()?;
     let (store, opened, store_workers) = open_store(&settings)?;
     let relaxed = relaxed(&settings, &metrics);
+    let head = store.head().context("cannot read the ledger's head")?;
     let parts = Parts {
         store,
         rules: Arc::clone(&rules),
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SystemClock::not_before(head.at)),
         registry: Registry::shipped(),
         metrics: Arc::clone(&metrics),
         store_workers,
@@ -92,7 +93,7 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
     tracing::info!(event = "listening", address = %address, "listening");
 
     let exit = tokio::select! {
-        () = signals.asked() => EXIT_OK,
+        () = signals.asked(&log) => EXIT_OK,
         () = engine.store_failed() => EXIT_FAILED,
     };
     tracing::info!(event = "shutdown", "shutting down");
@@ -105,22 +106,38 @@ async fn serve(settings: Settings, rules: Arc<Rules>, log: Arc<LogHandle>) -> an
     Ok(exit)
 }
 
-/// What an operator sends to stop the service.
+/// What an operator sends.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    flush: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Signals> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Signals { terminate, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            flush: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Returns when asked to stop. SIGUSR1 writes out the log, as logrotate's scripts ask for; a
+    /// hangup is no reason to stop.
+    async fn asked(&mut self, log: &Arc<LogHandle>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {}
+                _ = self.flush.recv() => {
+                    let log = Arc::clone(log);
+                    // Waits for a disk; its outcome is in the log or nowhere.
+                    let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+                }
+            }
         }
     }
 }

@@ -21,12 +21,15 @@ pub struct JsonLimits {
     /// Objects and arrays inside each other; 0 admits scalars only. Values above 127 have no
     /// effect, since the parser's own guard against stack overflow stands there.
     pub max_depth: usize,
+    /// Values and member names together, at all levels. Two bytes of text can become a hundred of
+    /// memory and more, so that the length alone does not bound what a text costs.
+    pub max_nodes: usize,
 }
 
 impl Default for JsonLimits {
-    /// Ten levels, the limit of every route that takes no AI request.
+    /// Ten levels and 10 000 nodes, the limits of every route that takes no AI request.
     fn default() -> JsonLimits {
-        JsonLimits { max_depth: 10 }
+        JsonLimits { max_depth: 10, max_nodes: 10_000 }
     }
 }
 
@@ -35,7 +38,7 @@ impl Default for JsonLimits {
 /// Time is linear in `bytes` but for the ordered map of each object. Refused with
 /// [`Reason::InvalidMessageFormat`]: an empty body, anything but UTF-8 without a byte order mark,
 /// duplicate members at any level (compared after unescaping), more nesting than the limit (before
-/// it is descended into), lone surrogates, characters U+0000 to U+001F in strings or names,
+/// it is descended into) or more nodes (before they are built), lone surrogates, characters U+0000 to U+001F in strings or names,
 /// numbers outside the range of a double, and bytes after the value.
 pub fn parse(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
     parse_named(bytes, limits, "body")
@@ -56,9 +59,9 @@ pub(crate) fn parse_named(
     if text.starts_with('\u{feff}') {
         return Err(unreadable(format_args!("starts with a byte order mark")));
     }
-    let objection = Cell::new(None);
+    let (objection, nodes_left) = (Cell::new(None), Cell::new(limits.max_nodes));
     let mut parser = serde_json::Deserializer::from_str(text);
-    Strict { levels_left: limits.max_depth, objection: &objection }
+    Strict { levels_left: limits.max_depth, nodes_left: &nodes_left, objection: &objection }
         .deserialize(&mut parser)
         .and_then(|value| parser.end().map(|()| value))
         .map_err(|error| {
@@ -89,6 +92,7 @@ pub(crate) fn parse_object(
 #[derive(Clone, Copy)]
 struct Strict<'c> {
     levels_left: usize,
+    nodes_left: &'c Cell<usize>,
     objection: &'c Cell<Option<&'static str>>,
 }
 
@@ -105,6 +109,16 @@ impl<'c> Strict<'c> {
         }
     }
 
+    fn count<E: serde::de::Error>(self) -> Result<(), E> {
+        match self.nodes_left.get().checked_sub(1) {
+            Some(nodes_left) => {
+                self.nodes_left.set(nodes_left);
+                Ok(())
+            }
+            None => Err(self.refuse("holds too many values")),
+        }
+    }
+
     fn text<E: serde::de::Error>(self, text: String) -> Result<String, E> {
         if text.bytes().any(|byte| byte < b' ') {
             return Err(self.refuse("holds a control character in a string"));
@@ -117,6 +131,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.count()?;
         deserializer.deserialize_any(self)
     }
 }
@@ -172,6 +187,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.descend()?;
         let mut members = Map::new();
         while let Some(name) = access.next_key::<String>()? {
+            self.count()?;
             let name = self.text(name)?;
             if members.contains_key(&name) {
                 return Err(self.refuse("names a member twice"));
@@ -191,6 +207,10 @@ mod tests {
         let fault = parse(bytes, JsonLimits::default()).expect_err("must be refused");
         assert_eq!(fault.reason, Reason::InvalidMessageFormat);
         fault.detail.as_str().to_owned()
+    }
+
+    fn deep(max_depth: usize) -> JsonLimits {
+        JsonLimits { max_depth, ..JsonLimits::default() }
     }
 
     #[test]
@@ -252,18 +272,46 @@ mod tests {
                 assert!(detail(&text).starts_with("body nests too deeply"), "{levels} levels");
             }
         }
-        assert!(parse(&nested(64), JsonLimits { max_depth: 64 }).is_ok());
-        assert!(parse(&nested(65), JsonLimits { max_depth: 64 }).is_err());
+        assert!(parse(&nested(64), deep(64)).is_ok());
+        assert!(parse(&nested(65), deep(64)).is_err());
         // Far above what the stack could take, the parser's own guard still answers.
-        assert!(parse(&nested(100_000), JsonLimits { max_depth: usize::MAX }).is_err());
-        assert!(parse(b"[]", JsonLimits { max_depth: 0 }).is_err());
+        assert!(parse(&nested(100_000), deep(usize::MAX)).is_err());
+        assert!(parse(b"[]", deep(0)).is_err());
     }
 
     #[test]
     fn siblings_do_not_count_as_depth_and_surrogate_pairs_are_one_character() {
         let wide = format!("[{}]", vec!["{\"a\":[]}"; 1_000].join(","));
-        assert!(parse(wide.as_bytes(), JsonLimits { max_depth: 3 }).is_ok());
+        assert!(parse(wide.as_bytes(), deep(3)).is_ok());
         let pair = parse(br#""\ud83d\ude00""#, JsonLimits::default());
         assert_eq!(pair, Ok(Value::String("\u{1f600}".to_owned())));
+    }
+
+    #[test]
+    fn values_and_names_are_counted_before_they_are_built() {
+        // Each element is three nodes: the object, its one name and the value.
+        let many = |count: usize| format!("[{}]", vec!["{\"\":0}"; count].join(","));
+        assert!(parse(many(3_333).as_bytes(), JsonLimits::default()).is_ok(), "exactly 10 000");
+        let huge = many(130_000);
+        assert!(huge.len() > 910_000 && huge.len() < 1 << 20);
+        let scalars = format!("[{}]", vec!["0"; 10_000].join(","));
+        for text in [&many(3_334), &huge, &scalars] {
+            assert!(detail(text.as_bytes()).starts_with("body holds too many values"));
+        }
+        // Refused where the limit is passed: what follows is not looked at.
+        let cut = detail(&huge.as_bytes()[..100_000]);
+        assert_eq!(cut, detail(huge.as_bytes()));
+    }
+
+    #[test]
+    fn a_long_body_of_few_values_is_taken() {
+        let names: Vec<_> = (0..1_000).map(|at| format!("\"name-{at}\":\"{at:900}\"")).collect();
+        let text = format!("{{{}}}", names.join(","));
+        assert!(text.len() > 900_000);
+        let value = parse(text.as_bytes(), JsonLimits::default());
+        assert_eq!(value.map(|value| value.as_object().map(Map::len)), Ok(Some(1_000)));
+        let limits = JsonLimits { max_nodes: 3, ..JsonLimits::default() };
+        assert!(parse(b"{\"a\":1}", limits).is_ok());
+        assert!(parse(b"{\"a\":[1]}", limits).is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel as channel;
 use governors::{Command, Rules};
-use ledger::{View, chain_hash, seal::sha256};
+use ledger::View;
 use telemetry::metrics::Metrics;
 use tokio::sync::{RwLock, oneshot};
 use tokio::time;
@@ -19,13 +19,16 @@ use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
 use crate::commit::{Decided, Progress, Refused, Reply, Submission, Work};
 use crate::edge::Edge;
 use crate::keys::{CallerKey, Keyed};
-use crate::ports::{Identity, Query, ReadError, Store, Stored};
+use crate::ports::{Identity, ReadError, Store, Stored};
 use crate::supervise::{Supervisor, Worker};
 use crate::{decider, load, reconcile, writer};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
 const TURNS_MAX: usize = 32;
+
+/// Subsystems without which no command is ever answered.
+const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -90,13 +93,11 @@ pub(crate) struct Inner {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) options: Options,
     identity: Identity,
-    progress: Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
     queue: channel::Sender<Submission>,
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
-    /// A stored receipt failed verification since the start.
-    tampered: AtomicBool,
     /// Shared by every command from outside until it is answered; the drain takes it whole.
     door: RwLock<()>,
 }
@@ -129,14 +130,12 @@ impl Engine {
             edge: Edge::default(),
             supervisor: Supervisor::new(Arc::clone(&metrics)),
             draining: AtomicBool::new(false),
-            tampered: AtomicBool::new(false),
             door: RwLock::new(()),
         }));
         let written = writer::Shared {
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
-            in_flight: Arc::clone(&in_flight),
             pool,
             groups: grouped,
         };
@@ -266,6 +265,11 @@ impl Engine {
     }
 
     async fn one_turn(&self, work: Work) -> Result<Reply, Refused> {
+        let lost = |down: &Vec<&str>| NEEDED.iter().any(|name| down.contains(name));
+        let mut down = self.supervisor().given_up();
+        if lost(&down.borrow()) {
+            return Err(Refused::new(Reason::GovernorNotReady, "a part is down"));
+        }
         let (reply, answer) = oneshot::channel();
         // INV-13: a full queue is an answer.
         self.0.queue.try_send(Submission { work, reply }).map_err(|_| {
@@ -274,15 +278,21 @@ impl Engine {
             refused.retry_after_s = Some(1);
             refused
         })?;
-        answer.await.map_err(|_| {
-            Refused::new(Reason::Timeout, "a part was restarted, the outcome is unknown")
-        })
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| {
+                Refused::new(Reason::Timeout, "a part was restarted, the outcome is unknown")
+            }),
+            _ = down.wait_for(lost) => {
+                Err(Refused::new(Reason::GovernorNotReady, "a part is down, the outcome is unknown"))
+            }
+        }
     }
 
     async fn load(&self, stream: &StreamName) -> Result<crate::cache::Loaded, Refused> {
         let stream = stream.clone();
-        let (epoch, group) = (self.0.progress.epoch(), self.0.progress.committed());
-        self.blocking(move |store| load::load(store, &stream, group, epoch)).await
+        let progress = Arc::clone(&self.0.progress);
+        self.blocking(move |store| load::load(store, &stream, &progress)).await
     }
 
     /// Runs a read of the store where it may block.
@@ -290,8 +300,9 @@ impl Engine {
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Refused> {
-        let store = Arc::clone(&self.0.store);
-        match tokio::task::spawn_blocking(move || read(&*store)).await {
+        let (store, progress) = (Arc::clone(&self.0.store), Arc::clone(&self.0.progress));
+        let read = move || progress.after_read(read(&*store));
+        match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 tracing::error!(event = "store_read_failed", %error, "cannot read the receipt store");
@@ -307,24 +318,30 @@ impl Engine {
         found.map(|stored| self.checked(stored)).transpose()
     }
 
-    /// A page of receipts, newest first.
-    pub async fn search(&self, query: Query) -> Result<Vec<Stored>, Refused> {
-        let page = self.blocking(move |store| store.query(&query)).await?;
-        page.into_iter().map(|stored| self.checked(stored)).collect()
+    /// Runs a search where it may block. It is handed the store, and what tells whether a receipt
+    /// is as it was sealed, so that only receipts that are shown are checked.
+    pub async fn scan<T: Send + 'static>(
+        &self,
+        search: impl FnOnce(&dyn Store, &dyn Fn(&Stored) -> bool) -> Result<T, ReadError>
+        + Send
+        + 'static,
+    ) -> Result<T, Refused> {
+        let engine = self.clone();
+        let intact = move |stored: &Stored| engine.checked(stored.clone()).is_ok();
+        self.blocking(move |store| search(store, &intact)).await
     }
 
     fn checked(&self, stored: Stored) -> Result<Stored, Refused> {
         if !self.0.options.verify_reads {
             return Ok(stored);
         }
-        let link = View::scan(&stored.core).map(|view| chain_hash(view.prev_hash, stored.hash));
-        let intact = sha256(&stored.core) == stored.hash && link == Ok(stored.chain_hash);
+        let intact = View::scan(&stored.core).is_ok_and(|view| stored.is_intact(&view));
         let result = if intact { "success" } else { "failed" };
         self.0.metrics.receipt_verification.with([result]).inc();
         if intact {
             return Ok(stored);
         }
-        self.0.tampered.store(true, Ordering::Release);
+        self.0.progress.mark_tampered();
         tracing::error!(event = "hash_verification_failed", receipt_id = %stored.id, seq = stored.seq, "Hash verification failed");
         Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
     }
@@ -378,7 +395,13 @@ impl Engine {
     /// True once a stored receipt has failed verification. Only a start forgets it.
     #[must_use]
     pub fn is_tampered(&self) -> bool {
-        self.0.tampered.load(Ordering::Acquire)
+        self.0.progress.is_tampered()
+    }
+
+    /// False from a failed append or read of the store until the next one of its kind succeeds.
+    #[must_use]
+    pub fn store_answers(&self) -> bool {
+        self.0.progress.store_answers()
     }
 
     /// True once [`Engine::drain`] has begun.
@@ -387,25 +410,45 @@ impl Engine {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Refuses new work, answers what is inside and settles running actions as far as `deadline`
-    /// allows, records what is left and stops all workers. What could not be settled is found by
-    /// the reconciler of the next start.
+    /// Refuses new work, answers what is inside and settles running actions as far as three
+    /// quarters of `deadline` allow, records what is left and stops all workers. What could not be
+    /// settled is found by the reconciler of the next start. Returns within `deadline`, also when
+    /// the store hangs.
     pub async fn drain(&self, deadline: Duration) {
         self.0.draining.store(true, Ordering::Release);
         let supervisor = self.supervisor();
-        let deadline = time::Instant::now() + deadline;
-        if time::timeout_at(deadline, self.0.door.write()).await.is_err() {
+        let now = time::Instant::now();
+        // An action that does not end must not cost the record of the stop.
+        let (settled_by, ended_by) = (now + deadline * 3 / 4, now + deadline);
+        if time::timeout_at(settled_by, self.0.door.write()).await.is_err() {
             tracing::warn!(event = "drain_commands", "commands are left without an answer");
         }
-        if time::timeout_at(deadline, supervisor.stop("action_pool")).await.is_err() {
+        if time::timeout_at(settled_by, supervisor.stop("action_pool")).await.is_err() {
             let left = self.0.in_flight.len();
             tracing::warn!(event = "drain_actions", left, "actions are left to the next start");
         }
-        reconcile::flush_edge(self).await;
-        if let Err(error) = self.note("stop", "graceful shutdown".to_owned()).await {
-            tracing::warn!(event = "drain_note", %error, "the stop could not be recorded");
+        let record = async {
+            reconcile::flush_edge(self).await;
+            self.note("stop", "graceful shutdown".to_owned()).await
+        };
+        match time::timeout_at(ended_by, record).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(event = "drain_note", %error, "the stop could not be recorded");
+            }
+            Err(_) => {
+                tracing::warn!(event = "drain_note", "the stop could not be recorded in time");
+            }
         }
-        supervisor.stop("governance_sup").await;
-        supervisor.stop("receipt_ledger_sup").await;
+        for name in NEEDED {
+            // Past the deadline it is still asked to stop.
+            if time::timeout_at(ended_by, supervisor.stop(name)).await.is_err() {
+                tracing::warn!(
+                    event = "drain_workers",
+                    subsystem = name,
+                    "workers did not stop in time"
+                );
+            }
+        }
     }
 }

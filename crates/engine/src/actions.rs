@@ -7,10 +7,11 @@
 //! reconciler finds it: what may be repeated is repeated under the same attempt id, what may not
 //! is settled as `unknown`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel as channel;
@@ -140,7 +141,8 @@ pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSe
 #[derive(Debug)]
 pub struct Job {
     pub(crate) stream: StreamName,
-    pub(crate) attempt: ReceiptId,
+    /// Lets go of the attempt when the job is lost, wherever that happens.
+    pub(crate) mark: Mark,
     pub(crate) action: String,
     pub(crate) args: BTreeMap<String, i64>,
     pub(crate) permit: Permit,
@@ -149,37 +151,82 @@ pub struct Job {
 impl Job {
     /// A job for a decided effect.
     #[must_use]
-    pub fn new(stream: StreamName, attempt: ReceiptId, effect: Effect, permit: Permit) -> Job {
+    pub fn new(stream: StreamName, mark: Mark, effect: Effect, permit: Permit) -> Job {
         let Effect { action, args, .. } = effect;
-        Job { stream, attempt, action, args: args.into_iter().collect(), permit }
+        Job { stream, mark, action, args: args.into_iter().collect(), permit }
+    }
+
+    /// The attempt's receipt.
+    #[must_use]
+    pub fn attempt(&self) -> ReceiptId {
+        self.mark.attempt
     }
 }
 
-/// Attempts that this process is about to settle, so that the reconciler leaves them alone.
+/// Attempts that this process is about to settle, with the number of their marks, so that the
+/// reconciler leaves them alone.
 #[derive(Debug, Default)]
-pub struct InFlight(Mutex<HashSet<ReceiptId>>);
+pub struct InFlight(Mutex<HashMap<ReceiptId, usize>>);
+
+/// One hold on an attempt; let go of when it is dropped.
+#[derive(Debug)]
+pub struct Mark {
+    in_flight: Arc<InFlight>,
+    attempt: ReceiptId,
+}
 
 impl InFlight {
-    /// Takes an attempt on; false when it is in flight already.
-    pub fn mark(&self, attempt: ReceiptId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt)
+    /// Takes on an attempt of one's own. Counted, because two lives of the decider may seal the
+    /// same attempt, of which one is never written.
+    #[must_use]
+    pub fn mark(self: &Arc<InFlight>, attempt: ReceiptId) -> Mark {
+        *self.lock().entry(attempt).or_default() += 1;
+        Mark { in_flight: Arc::clone(self), attempt }
     }
 
-    /// Lets go of an attempt.
-    pub fn unmark(&self, attempt: ReceiptId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+    /// Takes on an attempt that nobody holds.
+    #[must_use]
+    pub fn adopt(self: &Arc<InFlight>, attempt: ReceiptId) -> Option<Mark> {
+        match self.lock().entry(attempt) {
+            Entry::Vacant(free) => free.insert(1),
+            Entry::Occupied(_) => return None,
+        };
+        Some(Mark { in_flight: Arc::clone(self), attempt })
     }
 
     /// Attempts in flight.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReceiptId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True when none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Mark {
+    /// What it holds.
+    #[must_use]
+    pub fn attempt(&self) -> ReceiptId {
+        self.attempt
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut marks) = self.in_flight.lock().entry(self.attempt) {
+            *marks.get_mut() -= 1;
+            if *marks.get() == 0 {
+                marks.remove();
+            }
+        }
     }
 }
 
@@ -233,7 +280,7 @@ impl Pool {
     pub(crate) fn submit(&self, job: Job) {
         // Each job holds a permit and there are as many places as permits: this cannot block.
         if let Err(error) = self.jobs.try_send(job) {
-            let attempt = error.into_inner().attempt;
+            let attempt = error.into_inner().attempt();
             tracing::error!(event = "action_lost", %attempt, "action queue refused a permitted job");
         }
         self.metrics.action_queue_depth.set(self.queued.len() as i64);
@@ -281,7 +328,7 @@ impl Bench {
             self.metrics.worker_pool_active.inc();
             let outcome = self.perform(&job).await;
             self.metrics.worker_pool_active.dec();
-            let command = Command::Settle { attempt: job.attempt, outcome };
+            let command = Command::Settle { attempt: job.attempt(), outcome };
             settle(job, command).await;
         }
     }
@@ -289,7 +336,7 @@ impl Bench {
     async fn perform(&self, job: &Job) -> Outcome {
         let started = Instant::now();
         let Some(actuator) = self.registry.get(&job.action) else {
-            tracing::error!(event = "action_unknown", attempt = %job.attempt, "no such action");
+            tracing::error!(event = "action_unknown", attempt = %job.attempt(), "no such action");
             return Outcome { status: OutcomeStatus::Error, duration_ms: 0, tries: 0 };
         };
         let spec = actuator.spec();
@@ -297,7 +344,7 @@ impl Bench {
         let status = loop {
             tries += 1;
             let call =
-                Call { stream: job.stream.clone(), attempt: job.attempt, args: job.args.clone() };
+                Call { stream: job.stream.clone(), attempt: job.attempt(), args: job.args.clone() };
             let again = spec.idempotent && tries < TRIES_MAX;
             // One broken actuator must neither take its worker down nor leave the attempt open.
             let guarded = AssertUnwindSafe(async { actuator.run(call).await }).catch_unwind();
@@ -307,11 +354,11 @@ impl Bench {
                     tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
                 }
                 Ok(Some(Err(error))) => {
-                    tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt, %error, "action failed");
+                    tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt(), %error, "action failed");
                     break OutcomeStatus::Error;
                 }
                 Ok(None) => {
-                    tracing::error!(event = "action_panicked", action = spec.name, attempt = %job.attempt, "action panicked");
+                    tracing::error!(event = "action_panicked", action = spec.name, attempt = %job.attempt(), "action panicked");
                     let idempotent = spec.idempotent;
                     break if idempotent { OutcomeStatus::Error } else { OutcomeStatus::Unknown };
                 }

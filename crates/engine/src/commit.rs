@@ -9,12 +9,12 @@ use std::time::Instant;
 use governors::Command;
 use ledger::Sealed;
 use tokio::sync::{Notify, oneshot};
-use types::{Reason, ReceiptId, StreamName};
+use types::{Reason, StreamName};
 
 use crate::actions::{Job, Permit};
 use crate::cache::Loaded;
 use crate::keys::Keyed;
-use crate::ports::Batch;
+use crate::ports::{Batch, ReadError};
 
 /// A refusal on its way to the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,13 +111,22 @@ pub struct Group {
     pub waiting: Vec<Waiting>,
     /// What to perform afterwards.
     pub jobs: Vec<Job>,
-    /// Attempts that this group opens: unmarked again if it fails.
-    pub attempts: Vec<ReceiptId>,
     /// State changes to count, once they are durable: governor, from, to.
     pub transitions: Vec<(&'static str, &'static str, &'static str)>,
 }
 
-/// What decider and writer both watch.
+impl Group {
+    /// Answers everyone who waits for a group that does not become durable.
+    pub fn give_up(self, answer: impl Fn() -> Reply) {
+        // First: whoever is told may ask again at once, and finds no attempt taken.
+        drop(self.jobs);
+        for waiting in self.waiting {
+            let _ = waiting.reply.send(answer());
+        }
+    }
+}
+
+/// What decider, writer and readers tell each other.
 #[derive(Debug, Default)]
 pub struct Progress {
     groups: AtomicU64,
@@ -125,6 +134,9 @@ pub struct Progress {
     epoch: AtomicU64,
     fatal: AtomicBool,
     fatal_notify: Notify,
+    tampered: AtomicBool,
+    append_failed: AtomicBool,
+    read_failed: AtomicBool,
 }
 
 impl Progress {
@@ -157,6 +169,43 @@ impl Progress {
         if !self.fatal.load(Ordering::Acquire) {
             notified.await;
         }
+    }
+
+    /// Keeps whether the store took the newest batch.
+    pub fn after_append(&self, answered: bool) {
+        self.append_failed.store(!answered, Ordering::Release);
+    }
+
+    /// Keeps whether the store answered the newest read, and passes the outcome on.
+    pub fn after_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+        self.read_failed.store(outcome.is_err(), Ordering::Release);
+        outcome
+    }
+
+    /// [`Progress::after_read`] for what every decision stands on: a store that is corrupt there
+    /// is lost for this process.
+    pub fn after_vital_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+        if matches!(outcome, Err(ReadError::Corrupt(_))) {
+            self.fail();
+        }
+        self.after_read(outcome)
+    }
+
+    /// True unless the newest append or the newest read failed.
+    #[must_use]
+    pub fn store_answers(&self) -> bool {
+        !self.append_failed.load(Ordering::Acquire) && !self.read_failed.load(Ordering::Acquire)
+    }
+
+    /// Remembers that a stored receipt failed verification.
+    pub fn mark_tampered(&self) {
+        self.tampered.store(true, Ordering::Release);
+    }
+
+    /// True once a stored receipt has failed verification.
+    #[must_use]
+    pub fn is_tampered(&self) -> bool {
+        self.tampered.load(Ordering::Acquire)
     }
 
     /// The present life of the decider's memory.

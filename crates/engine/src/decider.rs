@@ -23,8 +23,8 @@ use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 use crate::actions::{InFlight, Job};
 use crate::cache::{Cache, Live};
 use crate::commit::{Decided, Group, Progress, Refused, Reply, Submission, Waiting, Work};
-use crate::keys::Keyed;
-use crate::ports::{Batch, Entry, IdemKey, Identity, Snapshot, Store, Stored};
+use crate::keys::{Keyed, seal_snapshot};
+use crate::ports::{Batch, Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
 use crate::supervise::Stop;
 
 /// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
@@ -55,6 +55,7 @@ struct Recent {
 
 struct Decider<'a> {
     shared: &'a Shared,
+    stop: &'a Stop,
     identity: Identity,
     cache: Cache,
     recent: HashMap<IdemKey, Recent>,
@@ -66,7 +67,7 @@ struct Decider<'a> {
 /// Runs until asked to stop. What is queued then waits for the next life: this one's memory may
 /// be the reason for the restart.
 pub(crate) fn run(shared: &Shared, stop: &Stop) {
-    let mut decider = match Decider::new(shared) {
+    let mut decider = match Decider::new(shared, stop) {
         Ok(decider) => decider,
         Err(error) => {
             tracing::error!(event = "decider_start", %error, "cannot read the ledger's head");
@@ -86,16 +87,17 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
 }
 
 impl<'a> Decider<'a> {
-    fn new(shared: &'a Shared) -> Result<Decider<'a>, crate::ports::ReadError> {
+    fn new(shared: &'a Shared, stop: &'a Stop) -> Result<Decider<'a>, ReadError> {
         // A former life may have left a group with the writer. It carries the former epoch, so
         // the writer drops it unless it has begun already; `head` is read again on a conflict.
         // The epoch is read before the head, so that whatever changes the head later is noticed.
         shared.progress.new_epoch();
         let epoch = shared.progress.epoch();
-        let head = shared.store.head()?;
+        let head = shared.progress.after_vital_read(shared.store.head())?;
         let number = shared.progress.next_group();
         Ok(Decider {
             shared,
+            stop,
             identity: shared.store.identity(),
             cache: Cache::new(shared.states_max),
             recent: HashMap::new(),
@@ -105,7 +107,7 @@ impl<'a> Decider<'a> {
         })
     }
 
-    /// One group: drains the queue, decides, hands over. False when the writer is gone.
+    /// One group: drains the queue, decides, hands over. False when this life is at its end.
     fn turn(&mut self, first: Submission) -> bool {
         if self.shared.progress.epoch() != self.epoch && !self.renew() {
             let _ = first.reply.send(Reply::Refused(store_failed()));
@@ -134,7 +136,13 @@ impl<'a> Decider<'a> {
         if !self.group.waiting.is_empty() {
             let next = Group::empty(self.shared.progress.next_group(), self.epoch, self.head);
             let group = std::mem::replace(&mut self.group, next);
-            if self.shared.groups.send(group).is_err() {
+            // The writer may be gone for good: whoever waits for it must be able to stop.
+            let refused = select! {
+                send(self.shared.groups, group) -> sent => sent.err().map(|error| error.0),
+                recv(self.stop.channel()) -> _ => Some(group),
+            };
+            if let Some(group) = refused {
+                group.give_up(|| Reply::Again);
                 return false;
             }
         }
@@ -151,7 +159,7 @@ impl<'a> Decider<'a> {
         self.epoch = self.shared.progress.epoch();
         self.recent.clear();
         self.cache.clear(self.shared.progress.committed());
-        match self.shared.store.head() {
+        match self.shared.progress.after_vital_read(self.shared.store.head()) {
             Ok(head) => {
                 self.head = head;
                 self.group = Group::empty(self.group.number, self.epoch, head);
@@ -166,16 +174,14 @@ impl<'a> Decider<'a> {
     }
 
     /// Looks all keys of the group up at once, so that a remote store costs one round trip.
-    fn priors(
-        &self,
-        submissions: &[Submission],
-    ) -> Result<Vec<Option<Stored>>, crate::ports::ReadError> {
+    fn priors(&self, submissions: &[Submission]) -> Result<Vec<Option<Stored>>, ReadError> {
         let keys: Vec<_> =
             submissions.iter().filter_map(|s| s.work.keyed.map(|k| k.store_key())).collect();
         if keys.is_empty() {
             return Ok(vec![None; submissions.len()]);
         }
-        let mut found = self.shared.store.find_keys(&keys)?.into_iter();
+        let found = self.shared.store.find_keys(&keys);
+        let mut found = self.shared.progress.after_vital_read(found)?.into_iter();
         Ok(submissions.iter().map(|s| s.work.keyed.and_then(|_| found.next().flatten())).collect())
     }
 
@@ -211,7 +217,13 @@ impl<'a> Decider<'a> {
             (Arc::clone(&recent.receipt), recent.commitment == keyed.commitment)
         } else {
             let prior = prior?;
-            let view = View::scan(&prior.core).ok()?;
+            let view = View::scan(&prior.core).ok().filter(|view| prior.is_intact(view));
+            // The key was used, and nobody can say for what: to decide again might double it.
+            let Some(view) = view else {
+                self.shared.progress.mark_tampered();
+                tracing::error!(event = "hash_verification_failed", receipt_id = %prior.id, seq = prior.seq, "Hash verification failed");
+                return Some(Reply::Refused(store_failed()));
+            };
             let commitment = view.commitment.map(|raw| raw.text());
             let same = commitment.is_some_and(|c| c == keyed.commitment.to_string());
             let at = view.at;
@@ -283,7 +295,8 @@ impl<'a> Decider<'a> {
         let job = match effect.zip(work.permit.take()) {
             Some((effect, permit)) => {
                 let attempt = sealed.get(effect.attempt).ok_or(Broken::NoPrimary)?.id;
-                Some(Job::new(stream.clone(), attempt, effect, permit))
+                let mark = self.shared.in_flight.mark(attempt);
+                Some(Job::new(stream.clone(), mark, effect, permit))
             }
             None => None,
         };
@@ -296,7 +309,7 @@ impl<'a> Decider<'a> {
             self.group.batch.due.push((stream.clone(), due));
         }
         if head.next_seq / SNAPSHOT_EVERY > (head.next_seq - sealed.len() as u64) / SNAPSHOT_EVERY {
-            self.group.batch.snapshots.extend(snapshot(&stream, live));
+            self.group.batch.snapshots.extend(snapshot(&self.identity, &stream, live));
         }
         self.book(work.keyed, &answer, entries, primary, job);
         Ok(Reply::Decided(Decided { receipt: answer, replayed: false }))
@@ -319,10 +332,6 @@ impl<'a> Decider<'a> {
         }
         for entry in &entries {
             self.head = self.head.after(entry.sealed.hash, entry.sealed.at);
-            if entry.opens_attempt() {
-                self.shared.in_flight.mark(entry.sealed.id);
-                self.group.attempts.push(entry.sealed.id);
-            }
         }
         self.group.batch.after = self.head;
         self.group.batch.entries.extend(entries);
@@ -358,15 +367,11 @@ fn settles(view: &View<'_>) -> Option<ReceiptId> {
     view.intent.filter(|_| view.kind == Kind::ActionResult)
 }
 
-fn snapshot(stream: &StreamName, live: &Live) -> Option<Snapshot> {
+fn snapshot(identity: &Identity, stream: &StreamName, live: &Live) -> Option<Snapshot> {
     let StreamHead { next_seq, last_hash, last_at } = live.head;
-    Some(Snapshot {
-        stream: stream.clone(),
-        seq: next_seq.checked_sub(1)?,
-        hash: last_hash?,
-        at: last_at,
-        state: live.state.to_snapshot(),
-    })
+    let (seq, hash) = (next_seq.checked_sub(1)?, last_hash?);
+    let state = seal_snapshot(identity, stream, seq, hash, &live.state.to_snapshot());
+    Some(Snapshot { stream: stream.clone(), seq, hash, at: last_at, state })
 }
 
 fn store_failed() -> Refused {
@@ -402,7 +407,6 @@ impl Group {
             },
             waiting: Vec::new(),
             jobs: Vec::new(),
-            attempts: Vec::new(),
             transitions: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Keyed hashes: idempotency keys and commitments to bodies.
+//! Keyed hashes: idempotency keys, commitments to bodies, and the seal of snapshots.
 //!
 //! Owns: what goes into them. They are keyed with the ledger's secret because order numbers and
 //! small bodies are guessable: a plain hash of them in a public receipt would give them away.
@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use types::{Hash, StreamName};
 
-use crate::ports::{IdemKey, Identity};
+use crate::ports::{IdemKey, Identity, Snapshot};
 
 /// An idempotency key as a caller gave it, with the body that it was given for.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,41 @@ pub fn store_key(idem: Hash) -> IdemKey {
     let mut key = [0; 16];
     key.copy_from_slice(&idem.0[..16]);
     key
+}
+
+/// Bytes of a keyed hash.
+const MAC_LEN: usize = 32;
+
+/// The state of a snapshot as it is stored: behind a keyed hash over it and its place. No receipt
+/// holds a hash of a state, so that nothing else would tell an altered one.
+#[must_use]
+pub fn seal_snapshot(
+    identity: &Identity,
+    stream: &StreamName,
+    seq: u64,
+    hash: Hash,
+    state: &[u8],
+) -> Vec<u8> {
+    [&snapshot_mac(identity, stream, seq, hash, state).0[..], state].concat()
+}
+
+/// The state out of a stored snapshot; `None` when it is not as it was sealed.
+#[must_use]
+pub fn open_snapshot<'a>(identity: &Identity, snapshot: &'a Snapshot) -> Option<&'a [u8]> {
+    let (mac, state) = snapshot.state.split_at_checked(MAC_LEN)?;
+    let Snapshot { stream, seq, hash, .. } = snapshot;
+    (snapshot_mac(identity, stream, *seq, *hash, state).0[..] == *mac).then_some(state)
+}
+
+fn snapshot_mac(
+    identity: &Identity,
+    stream: &StreamName,
+    seq: u64,
+    hash: Hash,
+    state: &[u8],
+) -> Hash {
+    let parts = [stream.as_str().as_bytes(), &seq.to_be_bytes(), &hash.0, state];
+    keyed(identity, b"snapshot", &parts)
 }
 
 fn keyed(identity: &Identity, label: &[u8], parts: &[&[u8]]) -> Hash {

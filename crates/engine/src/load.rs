@@ -8,24 +8,27 @@ use ledger::{StreamHead, View};
 use types::StreamName;
 
 use crate::cache::{Live, Loaded};
+use crate::commit::Progress;
+use crate::keys::open_snapshot;
 use crate::ports::{ReadError, Snapshot, Store, Stored};
 
 /// Receipts read at a time: bounds memory for a stream of any length.
 const PAGE: usize = 1_000;
 
-/// Reads and folds one stream. `read_after_group` and `epoch` were taken before the call.
+/// Reads and folds one stream.
 pub(crate) fn load(
     store: &dyn Store,
     stream: &StreamName,
-    read_after_group: u64,
-    epoch: u64,
+    progress: &Progress,
 ) -> Result<Loaded, ReadError> {
+    // Before the first read: what is committed meanwhile may be missing from it.
+    let (epoch, read_after_group) = (progress.epoch(), progress.committed());
     let (mut state, mut head) = start(store, stream)?;
     loop {
         let page = store.read(stream, head.next_seq, PAGE)?;
         let last = page.len() < PAGE;
         for stored in page {
-            step(&mut state, &mut head, &stored)?;
+            step(&mut state, &mut head, &stored).inspect_err(|_| progress.mark_tampered())?;
         }
         if last {
             break;
@@ -41,12 +44,14 @@ pub(crate) fn load(
 fn start(store: &dyn Store, stream: &StreamName) -> Result<(StreamState, StreamHead), ReadError> {
     let empty = || (StreamState::empty(stream), StreamHead::EMPTY);
     let Some(snapshot) = store.snapshot(stream)? else { return Ok(empty()) };
-    let Snapshot { seq, hash, at, state, .. } = snapshot;
+    let state = open_snapshot(&store.identity(), &snapshot);
+    let state = state.and_then(|state| StreamState::from_snapshot(stream, state));
+    let Snapshot { seq, hash, at, .. } = snapshot;
     let receipt = store.read(stream, seq, 1)?;
     let in_chain = receipt.first().is_some_and(|stored| {
         stored.hash == hash && View::scan(&stored.core).is_ok_and(|view| view.at == at)
     });
-    match StreamState::from_snapshot(stream, &state).filter(|_| in_chain) {
+    match state.filter(|_| in_chain) {
         Some(state) => {
             Ok((state, StreamHead { next_seq: seq + 1, last_hash: Some(hash), last_at: at }))
         }
@@ -60,6 +65,9 @@ fn start(store: &dyn Store, stream: &StreamName) -> Result<(StreamState, StreamH
 fn step(state: &mut StreamState, head: &mut StreamHead, stored: &Stored) -> Result<(), ReadError> {
     let corrupt = |what: &str| ReadError::Corrupt(format!("{what} at seq {}", stored.seq));
     let view = View::scan(&stored.core).map_err(|_| corrupt("unreadable receipt"))?;
+    if !stored.is_intact(&view) {
+        return Err(corrupt("altered receipt"));
+    }
     // INV-4, where it is read: a state is never folded over a broken chain.
     if view.seq != head.next_seq || view.prev_hash != head.last_hash {
         return Err(corrupt("broken link"));

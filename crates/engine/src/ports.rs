@@ -3,7 +3,7 @@
 //! Owns: what is atomic, what is durable when a call returns, and what a failure means. Refuses
 //! to know: SQL, files, and what a receipt says.
 
-use ledger::{HeadRecord, Kind, LedgerId, Row, Sealed};
+use ledger::{HeadRecord, Kind, LedgerId, Row, Sealed, View, chain_hash, seal::sha256};
 use types::{Hash, Micros, ReceiptId, StreamName};
 
 /// First 128 bits of the keyed hash of an idempotency key; the stream is part of the hash.
@@ -70,7 +70,8 @@ pub struct Snapshot {
     pub hash: Hash,
     /// That receipt's instant.
     pub at: Micros,
-    /// The state, in the governors' own format.
+    /// The state in the governors' own format, behind what [`crate::keys::seal_snapshot`] puts in
+    /// front of it.
     pub state: Vec<u8>,
 }
 
@@ -134,6 +135,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// True when bytes, hash and link belong together. `view` is the scan of the bytes.
+    #[must_use]
+    pub fn is_intact(&self, view: &View<'_>) -> bool {
+        sha256(&self.core) == self.hash && chain_hash(view.prev_hash, self.hash) == self.chain_hash
+    }
+
     /// The row as the verifier takes it.
     #[must_use]
     pub fn row(&self) -> Row<'_> {

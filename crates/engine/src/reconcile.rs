@@ -13,7 +13,7 @@ use ledger::scan::MetaView;
 use types::{Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
-use crate::actions::{InFlight, Job};
+use crate::actions::{Job, Mark};
 use crate::edge::WINDOW;
 use crate::ports::Stored;
 use crate::supervise::Stop;
@@ -96,70 +96,44 @@ async fn settle_orphans(engine: &Engine) {
     let inner = engine.inner();
     let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
     inner.metrics.actions_unsettled.set(open.len() as i64);
-    let held: Vec<Held<'_>> =
-        open.iter().filter_map(|stored| Held::take(&inner.in_flight, stored.id)).collect();
+    // Let go of when the look fails or is cut short.
+    let held: Vec<Mark> =
+        open.iter().filter_map(|stored| inner.in_flight.adopt(stored.id)).collect();
     if held.is_empty() {
         return;
     }
     // Some of them may have been settled, and let go of, after the look. What is still open now
     // that we hold it is an orphan: nobody lets go of an attempt before its result is durable.
     let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
-    for held in held {
-        if let Some(stored) = open.iter().find(|stored| stored.id == held.attempt)
-            && adopt(engine, stored).await
-        {
-            held.hand_on();
+    for mark in held {
+        if let Some(stored) = open.iter().find(|stored| stored.id == mark.attempt()) {
+            adopt(engine, stored, mark).await;
         }
     }
 }
 
-/// An attempt that this look has taken on; let go of when the look fails or is cut short.
-struct Held<'a> {
-    in_flight: &'a InFlight,
-    attempt: ReceiptId,
-}
-
-impl<'a> Held<'a> {
-    /// `None` when someone is about to settle it already.
-    fn take(in_flight: &'a InFlight, attempt: ReceiptId) -> Option<Held<'a>> {
-        // Lazily: one that is not taken must not be let go of either.
-        in_flight.mark(attempt).then(|| Held { in_flight, attempt })
-    }
-
-    /// It belongs to the pool now.
-    fn hand_on(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.in_flight.unmark(self.attempt);
-    }
-}
-
-/// Takes an orphan on; false when it is to be left alone for now.
-async fn adopt(engine: &Engine, stored: &Stored) -> bool {
-    let Ok(view) = View::scan(&stored.core) else {
+/// Takes an orphan on, or leaves it to a later look.
+async fn adopt(engine: &Engine, stored: &Stored, mark: Mark) {
+    let view = View::scan(&stored.core).ok().filter(|view| stored.is_intact(view));
+    let Some(view) = view else {
+        engine.inner().progress.mark_tampered();
         tracing::error!(event = "attempt_unreadable", receipt_id = %stored.id, "unsettled attempt cannot be read");
-        return false;
+        return;
     };
     let action = view.action.text().into_owned();
     let spec = engine.inner().registry.get(&action).map(|actuator| actuator.spec());
-    let Some(permit) = engine.inner().pool.reserve() else { return false };
+    let Some(permit) = engine.inner().pool.reserve() else { return };
     let args = arguments(&view);
-    let job = Job { stream: stored.stream.clone(), attempt: stored.id, action, args, permit };
+    let job = Job { stream: stored.stream.clone(), mark, action, args, permit };
     if spec.is_some_and(|spec| spec.idempotent) {
         tracing::warn!(event = "attempt_repeated", receipt_id = %stored.id, "repeating an attempt without a result");
-        engine.inner().pool.submit(job);
-        return true;
+        return engine.inner().pool.submit(job);
     }
     tracing::warn!(event = "attempt_unknown", receipt_id = %stored.id, "the outcome of an attempt is unknown");
     let outcome = Outcome { status: OutcomeStatus::Unknown, duration_ms: 0, tries: 1 };
     let request = settlement(&stored.stream, stored.id, outcome);
     // Settled or not, it is not in flight: what failed now is found again by the next look.
-    let _ = engine.submit(request, Some(job.permit)).await;
-    false
+    let _ = engine.submit(request, Some(job.permit.clone())).await;
 }
 
 fn arguments(view: &View<'_>) -> BTreeMap<String, i64> {
@@ -182,7 +156,8 @@ fn settlement(stream: &StreamName, attempt: ReceiptId, outcome: Outcome) -> Requ
 
 /// Seals the result of a job; goes on trying while the store is away, until asked to stop.
 pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop: Stop) {
-    let Job { stream, attempt, permit, .. } = job;
+    let Job { stream, mark, permit, .. } = job;
+    let attempt = mark.attempt();
     loop {
         let request = Request {
             stream: stream.clone(),
@@ -203,7 +178,8 @@ pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop:
             () = tokio::time::sleep(SETTLE_BACKOFF) => {}
         }
     }
-    engine.inner().in_flight.unmark(attempt);
+    // Only now: nobody lets go of an attempt before its result is durable.
+    drop(mark);
 }
 
 /// Turns the counts of refusals into receipts.

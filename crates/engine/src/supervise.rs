@@ -180,13 +180,15 @@ struct Child {
 pub struct Supervisor {
     metrics: Arc<Metrics>,
     children: Mutex<Vec<Child>>,
+    given_up: watch::Sender<Vec<&'static str>>,
 }
 
 impl Supervisor {
     /// A supervisor without children.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Supervisor {
-        Supervisor { metrics, children: Mutex::new(Vec::new()) }
+        let given_up = watch::Sender::new(Vec::new());
+        Supervisor { metrics, children: Mutex::new(Vec::new()), given_up }
     }
 
     /// Starts a subsystem. Its workers restart together (one for all), so that none of them meets
@@ -194,7 +196,8 @@ impl Supervisor {
     pub fn start(&self, name: &'static str, workers: Vec<Worker>) {
         let subsystem = Arc::new(Subsystem::new(name));
         let (stopper, stop) = stop_pair();
-        let task = supervise(Arc::clone(&subsystem), workers, stop, Arc::clone(&self.metrics));
+        let (watched, metrics) = (Arc::clone(&subsystem), Arc::clone(&self.metrics));
+        let task = supervise(watched, workers, stop, metrics, self.given_up.clone());
         #[expect(clippy::disallowed_methods, reason = "the supervisor is what names and drains")]
         let ended = tokio::spawn(task);
         self.lock().push(Child { subsystem, stopper, ended });
@@ -212,6 +215,12 @@ impl Supervisor {
         let children = self.lock();
         let mut subsystems = children.iter().map(|child| &child.subsystem);
         subsystems.find(|subsystem| !subsystem.is_running()).map(|subsystem| subsystem.name)
+    }
+
+    /// The subsystems that are down for good, as they become so.
+    #[must_use]
+    pub fn given_up(&self) -> watch::Receiver<Vec<&'static str>> {
+        self.given_up.subscribe()
     }
 
     /// Restarts one subsystem; false when there is none of that name. `governor_sup` is the name
@@ -255,6 +264,7 @@ async fn supervise(
     workers: Vec<Worker>,
     mut stop: Stop,
     metrics: Arc<Metrics>,
+    given_up: watch::Sender<Vec<&'static str>>,
 ) {
     let workers: Vec<_> = workers.into_iter().map(Arc::new).collect();
     let mut restarts = VecDeque::new();
@@ -293,6 +303,7 @@ async fn supervise(
                 );
                 if too_many(&mut restarts, Instant::now()) {
                     subsystem.mark(DOWN, &metrics);
+                    given_up.send_modify(|names| names.push(subsystem.name));
                     tracing::error!(
                         event = "subsystem_down",
                         subsystem = subsystem.name,

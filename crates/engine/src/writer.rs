@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, select};
 use telemetry::metrics::Metrics;
 use types::Reason;
 
-use crate::actions::{InFlight, Pool};
+use crate::actions::Pool;
 use crate::commit::{Group, Progress, Refused, Reply};
 use crate::ports::{AppendError, Store};
 use crate::supervise::Stop;
@@ -23,7 +23,6 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) in_flight: Arc<InFlight>,
     pub(crate) pool: Pool,
     pub(crate) groups: Receiver<Group>,
 }
@@ -52,11 +51,17 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
 fn write(shared: &Shared, group: Group) {
     if group.epoch != shared.progress.epoch() {
         // Built on receipts that never became durable.
-        return fail(shared, group, || Reply::Again);
+        return group.give_up(|| Reply::Again);
     }
     let started = Instant::now();
-    let outcome =
-        if group.batch.entries.is_empty() { Ok(()) } else { shared.store.append(&group.batch) };
+    let outcome = if group.batch.entries.is_empty() {
+        Ok(())
+    } else {
+        let outcome = shared.store.append(&group.batch);
+        // A lost race is an answer.
+        shared.progress.after_append(matches!(outcome, Ok(()) | Err(AppendError::Conflict)));
+        outcome
+    };
     let took = started.elapsed();
     let backend = shared.store.backend();
     let duration = shared.metrics.receipt_storage_duration_ms.with([backend, "append"]);
@@ -66,12 +71,12 @@ fn write(shared: &Shared, group: Group) {
         Err(AppendError::Conflict) => {
             tracing::warn!(event = "append_conflict", "another writer was faster, deciding again");
             shared.progress.new_epoch();
-            fail(shared, group, || Reply::Again);
+            group.give_up(|| Reply::Again);
         }
         Err(AppendError::Unavailable(error)) => {
             tracing::error!(event = "append_failed", error, "the receipt store refused a commit");
             shared.progress.new_epoch();
-            fail(shared, group, || refusal(Reason::FirestoreError, "nothing was recorded"));
+            group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
         }
         Err(AppendError::Fatal(error)) => {
             tracing::error!(
@@ -80,7 +85,7 @@ fn write(shared: &Shared, group: Group) {
                 "the receipt store can no longer be trusted"
             );
             shared.progress.new_epoch();
-            fail(shared, group, || refusal(Reason::Timeout, "the outcome is unknown"));
+            group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
             // Last: whoever is told must find everyone answered.
             shared.progress.fail();
         }
@@ -113,15 +118,6 @@ fn succeed(shared: &Shared, group: Group) {
     }
     for entry in &group.batch.entries {
         metrics.receipt_emitted(entry.kind.as_str(), 1);
-    }
-}
-
-fn fail(shared: &Shared, group: Group, answer: impl Fn() -> Reply) {
-    for attempt in group.attempts {
-        shared.in_flight.unmark(attempt);
-    }
-    for waiting in group.waiting {
-        let _ = waiting.reply.send(answer());
     }
 }
 

@@ -28,51 +28,70 @@ pub(crate) fn probe(gateway: &Gateway, probe: Probe) -> Response {
     let timestamp = gateway.engine.clock().now().secs();
     let down = gateway.engine.supervisor().first_not_running();
     let draining = gateway.engine.is_draining();
+    let tampered = gateway.engine.is_tampered();
+    let relaxed = &gateway.options.relaxed;
+    let words = Words::of(gateway.engine.store_answers(), tampered, relaxed.is_empty());
     if let Some(name) = down.filter(|_| probe != Probe::Live) {
-        return unavailable(timestamp, &format!("supervisor {name} not running"));
+        return unavailable(timestamp, words, &format!("supervisor {name} not running"));
     }
     if draining && probe == Probe::Ready {
-        return unavailable(timestamp, "the service is shutting down");
+        return unavailable(timestamp, words, "the service is shutting down");
     }
-    let relaxed = &gateway.options.relaxed;
-    let tampered = gateway.engine.is_tampered();
-    let (status, health) = match (tampered, relaxed.is_empty()) {
-        (true, _) => ("degraded", "red"),
-        (false, false) => ("degraded", "yellow"),
-        (false, true) => ("ok", "green"),
-    };
     let store = gateway.engine.store();
     // `firestore` and `pubsub` are the seeds' names for the receipt store, whichever backend it
     // is, and for the intake of signals.
     let body = json!({
-        "status": status,
-        "health": health,
+        "status": words.status,
+        "health": words.health,
         "timestamp": timestamp,
         "version": env!("CARGO_PKG_VERSION"),
-        "db": "connected",
+        "db": words.db,
         "pubsub": "connected",
         "backend": store.backend(),
         "durability": store.durability().as_str(),
         "relaxed": relaxed,
         "tampered": tampered,
-        "dependencies": dependencies("ok"),
+        "dependencies": dependencies("ok", words),
     });
     json_response(StatusCode::OK, &body)
 }
 
-fn unavailable(timestamp: i64, reason: &str) -> Response {
+/// How a service that serves is spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words {
+    status: &'static str,
+    health: &'static str,
+    db: &'static str,
+    firestore: &'static str,
+}
+
+impl Words {
+    /// `answers`: the store did, when last asked. `tampered`: it answered with something altered.
+    /// `strict`: no setting gives up a guarantee.
+    fn of(answers: bool, tampered: bool, strict: bool) -> Words {
+        let (status, health) = match (answers && !tampered, strict) {
+            (false, _) => ("degraded", "red"),
+            (true, false) => ("degraded", "yellow"),
+            (true, true) => ("ok", "green"),
+        };
+        let (db, firestore) = if answers { ("connected", "ok") } else { ("disconnected", "error") };
+        Words { status, health, db, firestore }
+    }
+}
+
+fn unavailable(timestamp: i64, words: Words, reason: &str) -> Response {
     let body = json!({
         "status": "unavailable",
         "health": "red",
         "timestamp": timestamp,
         "reason": reason,
-        "dependencies": dependencies("error"),
+        "dependencies": dependencies("error", words),
     });
     json_response(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-fn dependencies(supervisors: &str) -> Value {
-    json!({ "supervisors": supervisors, "firestore": "ok", "pubsub": "ok" })
+fn dependencies(supervisors: &str, words: Words) -> Value {
+    json!({ "supervisors": supervisors, "firestore": words.firestore, "pubsub": "ok" })
 }
 
 /// The Prometheus scrape.
@@ -88,4 +107,29 @@ pub(crate) fn metrics(gateway: &Gateway) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_follow_the_store_before_the_settings() {
+        let up = ("connected", "ok");
+        let gone = ("disconnected", "error");
+        for (answers, tampered, strict, status, health, (db, firestore)) in [
+            (true, false, true, "ok", "green", up),
+            (true, false, false, "degraded", "yellow", up),
+            (true, true, true, "degraded", "red", up),
+            (true, true, false, "degraded", "red", up),
+            (false, false, true, "degraded", "red", gone),
+            (false, false, false, "degraded", "red", gone),
+            (false, true, true, "degraded", "red", gone),
+        ] {
+            let words = Words::of(answers, tampered, strict);
+            assert_eq!(words, Words { status, health, db, firestore });
+            let shown = json!({"supervisors": "ok", "firestore": firestore, "pubsub": "ok"});
+            assert_eq!(dependencies("ok", words), shown);
+        }
+    }
 }

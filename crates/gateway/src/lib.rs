@@ -11,6 +11,7 @@ mod marketplace;
 mod pubsub;
 mod receipts;
 mod routes;
+mod search;
 mod serve;
 
 use std::net::SocketAddr;
@@ -23,9 +24,14 @@ use engine::Engine;
 use governors::Rules;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 pub use routes::{ROUTES, Route};
 pub use serve::worker;
+
+/// Searches that run at once. They read, hash and render far more than any other request, and must
+/// not take the machine from decisions.
+const SEARCHES_MAX: usize = 2;
 
 /// Limits and facts of the front door.
 #[derive(Debug, Clone)]
@@ -53,6 +59,7 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     options: Options,
     json: JsonLimits,
+    searches: Arc<Semaphore>,
     in_flight: AtomicUsize,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
@@ -77,6 +84,7 @@ impl Gateway {
             metrics,
             options,
             json: JsonLimits::default(),
+            searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
             in_flight: AtomicUsize::new(0),
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),

@@ -3,7 +3,6 @@
 //! Owns: which routes there are, and the order of limits around a handler. Refuses to know: what
 //! a handler does.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -210,7 +209,7 @@ async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Hand
             receipts::one(gateway, id).await
         }
         Handler::Receipts => {
-            let query = Query::<HashMap<String, String>>::from_request_parts(&mut parts, &()).await;
+            let query = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, &()).await;
             let bad = |_| fault(Reason::InvalidMessageFormat, "the query cannot be read");
             receipts::search(gateway, &query.map_err(bad)?.0).await
         }

@@ -19,7 +19,14 @@ use crate::Gateway;
 use crate::routes::router;
 
 /// A request's head must arrive within this time, the first and each later one on a connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// An idle connection is one whose next head does not come, and is closed by the same clock, so
+/// that silent callers cannot hold all places for long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is buffered for one connection, and so the longest head. The library's own limit is twelve
+/// times that, for each of thousands of connections.
+const BUFFER_MAX_BYTES: usize = 32 << 10;
+/// File descriptors that are left to the store, its log and the standard streams.
+const FDS_KEPT: u64 = 64;
 /// The wait after a failed accept, such as one for want of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -39,7 +46,7 @@ pub fn worker(gateway: Arc<Gateway>, listener: TcpListener) -> Worker {
 async fn accept(gateway: Arc<Gateway>, mut stop: Stop) {
     let Some(listener) = gateway.lock_listener().clone() else { return stop.asked().await };
     let connections = Connections::new(&gateway);
-    let places = Arc::new(Semaphore::new(gateway.options.connections_max));
+    let places = Arc::new(Semaphore::new(connections_max(gateway.options.connections_max)));
     loop {
         let next = async {
             // A closed semaphore cannot happen: nobody closes it.
@@ -71,6 +78,29 @@ async fn accept(gateway: Arc<Gateway>, mut stop: Stop) {
     }
 }
 
+/// How many connections are taken at once: never so many that a file of the store could not be
+/// opened for want of a descriptor.
+fn connections_max(wanted: usize) -> usize {
+    let fds = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let allowed = affordable(wanted, fds);
+    if allowed < wanted {
+        tracing::info!(
+            event = "connections_clamped",
+            wanted,
+            allowed,
+            "the limit of open files allows fewer connections than are set"
+        );
+    }
+    allowed
+}
+
+/// `fds` is `None` where descriptors are not limited.
+fn affordable(wanted: usize, fds: Option<u64>) -> usize {
+    let Some(fds) = fds else { return wanted };
+    let left = usize::try_from(fds.saturating_sub(FDS_KEPT)).unwrap_or(usize::MAX);
+    wanted.min(left.max(1))
+}
+
 /// Connections that were made before the door was closed and not taken yet. They may have sent
 /// their request already.
 fn waiting(listener: TcpListener) -> Vec<TcpStream> {
@@ -83,6 +113,13 @@ fn waiting(listener: TcpListener) -> Vec<TcpStream> {
     std::iter::from_fn(take).collect()
 }
 
+fn protocol() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(true);
+    http.max_buf_size(BUFFER_MAX_BYTES);
+    http
+}
+
 /// What serves connections and ends them.
 struct Connections {
     http: http1::Builder,
@@ -92,10 +129,8 @@ struct Connections {
 
 impl Connections {
     fn new(gateway: &Arc<Gateway>) -> Connections {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(true);
         let service = TowerToHyperService::new(router(gateway));
-        Connections { http, service, graceful: GracefulShutdown::new() }
+        Connections { http: protocol(), service, graceful: GracefulShutdown::new() }
     }
 
     fn serve(
@@ -134,5 +169,63 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.metrics.http_active_connections.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What a connection answers to `sent` when no more follows, and how long it stays open.
+    async fn answered(sent: &[u8]) -> (String, Duration) {
+        let (mut near, far) = tokio::io::duplex(1 << 20);
+        near.write_all(sent).await.unwrap();
+        let started = Instant::now();
+        let service = TowerToHyperService::new(Router::new());
+        let _ = protocol().serve_connection(TokioIo::new(far), service).await;
+        let took = started.elapsed();
+        let mut text = String::new();
+        near.read_to_string(&mut text).await.unwrap();
+        (text, took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_ends_the_connection_soon() {
+        for sent in ["", "GET / HTTP/1.1\r\nhost: a", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let (_, took) = answered(sent.as_bytes()).await;
+            let range = HEAD_TIMEOUT..=Duration::from_secs(11);
+            assert!(range.contains(&took), "{sent:?} held its place for {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_longer_than_the_buffer_is_refused_and_a_long_one_is_read() {
+        let head = |bytes: usize| {
+            let long = "a".repeat(bytes);
+            format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\nconnection: close\r\n\r\n")
+        };
+        let (text, _) = answered(head(BUFFER_MAX_BYTES / 2).as_bytes()).await;
+        assert!(text.starts_with("HTTP/1.1 404"), "{text}");
+        let (text, took) = answered(head(2 * BUFFER_MAX_BYTES).as_bytes()).await;
+        assert!(text.starts_with("HTTP/1.1 431"), "{text}");
+        assert_eq!(took, Duration::ZERO);
+    }
+
+    #[test]
+    fn connections_leave_descriptors_to_the_store() {
+        for (wanted, fds, allowed) in [
+            (4_096, None, 4_096),
+            (4_096, Some(1 << 20), 4_096),
+            (4_096, Some(4_096 + 64), 4_096),
+            (4_096, Some(4_096 + 63), 4_095),
+            (4_096, Some(1_024), 960),
+            (4_096, Some(64), 1),
+            (4_096, Some(0), 1),
+        ] {
+            assert_eq!(affordable(wanted, fds), allowed, "{wanted} of {fds:?}");
+        }
     }
 }

@@ -50,10 +50,10 @@ pub(crate) fn decide(
     Decision::Seal(Sealing { drafts, primary, effect: None })
 }
 
-/// The highest-priced plan among the active entitlements, else the default.
+/// The highest-priced plan among the entitlements that are active at `now`, else the default.
 fn plan<'r>(rules: &'r Rules, state: &TenantState, now: Micros) -> &'r Plan {
-    let active = state.entitlements.iter().filter(|held| held.is_active(now));
-    active
+    let held = state.entitlements.iter().map(|held| held.at(now));
+    held.filter(|held| held.is_entitled())
         .filter_map(|held| rules.catalogue.plan(held.plan()?))
         .max_by_key(|plan| plan.price_minor_per_month)
         .unwrap_or_else(|| rules.catalogue.default_plan())

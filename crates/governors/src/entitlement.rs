@@ -3,9 +3,11 @@
 //! Owns: the four phases, scheduled changes and lapses of one entitlement, and the decision on a
 //! change. Refuses to know: prices, and why anybody asks.
 
+use std::borrow::Cow;
+
 use ledger::{Draft, Kind, Meta, View};
 use serde::{Deserialize, Serialize};
-use types::{Micros, Reason, ReceiptId, limits};
+use types::{Micros, Reason, ReceiptId, credentials, limits};
 
 use crate::command::{EntitlementAction, EntitlementChange};
 use crate::decision::{Context, Decision, Rejection, Sealing};
@@ -144,6 +146,11 @@ impl Entitlement {
         }
     }
 
+    /// What is left of one that was revoked: nothing but the fact.
+    pub(crate) fn revoked(id: &str) -> Entitlement {
+        Entitlement { phase: Phase::Revoked, ..Entitlement::unentitled(id) }
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -157,6 +164,16 @@ impl Entitlement {
         self.phase == Phase::Unentitled && self.scheduled.is_none()
     }
 
+    /// True when nothing of it is left but that it was revoked.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.phase == Phase::Revoked
+    }
+
+    /// True when it is entitled as it stands; time may have changed that, see [`Entitlement::at`].
+    pub(crate) fn is_entitled(&self) -> bool {
+        self.phase == Phase::Entitled
+    }
+
     /// When time alone changes it next.
     pub(crate) fn next_due(&self) -> Option<Secs> {
         let scheduled = self.scheduled.as_ref().map(|change| change.effective_at);
@@ -167,14 +184,14 @@ impl Entitlement {
         self.expires_at.filter(|_| matches!(self.phase, Phase::Entitled | Phase::Suspended))
     }
 
-    /// True when it is entitled at `now`, counting what is due and not yet receipted.
-    pub(crate) fn is_active(&self, now: Micros) -> bool {
+    /// The entitlement as it is at `now`, counting what is due and not yet receipted.
+    pub(crate) fn at(&self, now: Micros) -> Cow<'_, Entitlement> {
         if !self.next_due().is_some_and(|due| due.reached(now)) {
-            return self.phase == Phase::Entitled;
+            return Cow::Borrowed(self);
         }
         let mut later = self.clone();
         while later.take_due(now).is_some() {}
-        later.phase == Phase::Entitled
+        Cow::Owned(later)
     }
 
     /// Does the oldest thing that is due at `now`: returns its receipt to be and moves on as the
@@ -335,9 +352,7 @@ pub(crate) fn decide(
     while let Some(draft) = held.take_due(cx.now) {
         drafts.push(draft);
     }
-    let full = state.entitlements.len() >= limits::ENTITLEMENTS_PER_TENANT;
-    let full = full && state.find(id).is_err();
-    let answer = match permit(rules, &held, full, change, cx.now) {
+    let answer = match permit(rules, &held, no_room(state, id), change, cx.now) {
         Ok(permitted) => accepted(&held, change, &permitted, cx.actor),
         Err((reason, detail)) => {
             let word = change.action.as_str();
@@ -351,10 +366,23 @@ pub(crate) fn decide(
     Decision::Seal(Sealing { drafts, primary, effect: None })
 }
 
+/// Why the tenant may hold nothing new. Whatever is held may always be changed, revoked above all:
+/// that the revoked ones are too many stops grants, never a revocation.
+fn no_room(state: &TenantState, id: &str) -> Option<&'static str> {
+    if state.find(id).is_ok() {
+        return None;
+    }
+    if state.entitlements.len() >= limits::ENTITLEMENTS_PER_TENANT {
+        return Some("the tenant holds as many entitlements as one tenant may");
+    }
+    (state.revoked.len() >= limits::REVOKED_PER_TENANT)
+        .then_some("as many entitlements of the tenant are revoked as are remembered of one tenant")
+}
+
 fn permit(
     rules: &Rules,
     held: &Entitlement,
-    full: bool,
+    no_room: Option<&str>,
     change: &EntitlementChange,
     now: Micros,
 ) -> Result<Permitted, Refused> {
@@ -380,9 +408,8 @@ fn permit(
     if later && held.scheduled.is_some() {
         return state_error("another change is scheduled already");
     }
-    if full {
-        let detail = "the tenant holds as many entitlements as one tenant may".to_owned();
-        return Err((Reason::TooManyEntitlements, detail));
+    if let Some(detail) = no_room {
+        return Err((Reason::TooManyEntitlements, detail.to_owned()));
     }
     // A plan belongs to the grant; on any other change the receipt repeats the one that is held.
     let plan = if grant { named_plan } else { held.plan.clone() };
@@ -446,6 +473,13 @@ fn metadata_fault(entries: &[(String, String)]) -> Option<&'static str> {
     }
     if entries.iter().any(|(key, _)| key.is_empty() || !key.bytes().all(plain)) {
         return Some("metadata keys may hold letters, digits and . _ - only");
+    }
+    // A receipt is for ever, and whoever may read one would read the credential.
+    let credential = |(key, value): &(String, String)| {
+        credentials::is_credential_name(key) || credentials::is_credential(value)
+    };
+    if entries.iter().any(credential) {
+        return Some("metadata may not hold credentials");
     }
     let repeats = |(at, (key, _)): (usize, &(String, String))| {
         entries[..at].iter().any(|(earlier, _)| earlier == key)

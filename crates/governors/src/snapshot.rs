@@ -6,10 +6,11 @@
 use serde::{Deserialize, Serialize};
 use types::StreamName;
 
+use crate::entitlement::Entitlement;
 use crate::state::{StreamState, TenantState};
 
 /// Raised whenever a state of the same receipts would be written differently.
-const SNAPSHOT_FORMAT: u32 = 1;
+const SNAPSHOT_FORMAT: u32 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -48,8 +49,12 @@ impl StreamState {
             (None, system @ StreamState::System(_)) => Some(system),
             (Some(state), StreamState::Tenant(_)) => {
                 let ordered = state.entitlements.is_sorted_by(|a, b| a.id() < b.id());
-                let kept = state.entitlements.iter().all(|held| !held.is_blank());
-                (ordered && kept).then_some(StreamState::Tenant(state))
+                let kept = |held: &Entitlement| {
+                    !held.is_blank() && !held.is_revoked() && !state.revoked.holds(held.id())
+                };
+                let kept = state.entitlements.iter().all(kept);
+                let revoked = state.revoked.ids().is_sorted_by(|a, b| a < b);
+                (ordered && kept && revoked).then_some(StreamState::Tenant(state))
             }
             _ => None,
         }

@@ -31,6 +31,9 @@ pub enum FoldError {
     /// `state_from` is not the state that the earlier receipts lead to.
     #[error("the receipt starts from another state than the ones before it lead to")]
     StateFrom,
+    /// A revocation is final.
+    #[error("the receipt changes an entitlement that has been revoked")]
+    Revoked,
     /// INV-8: at most one action of a tenant is in flight.
     #[error("the receipt starts an action while another is in flight")]
     SecondAttempt,
@@ -55,10 +58,44 @@ pub struct TenantState {
     pub(crate) registered: bool,
     /// In ascending order of ids. One that is unentitled and has nothing scheduled is not kept.
     pub(crate) entitlements: Vec<Entitlement>,
+    pub(crate) revoked: Revoked,
     /// `at` of the newest quote or refused charge, in microseconds.
     pub(crate) last_call_at_us: Option<i64>,
     pub(crate) throttle: Option<Throttle>,
     pub(crate) signal: SignalState,
+}
+
+/// The ids of revoked entitlements, in ascending order: revocation is final, so each is kept for
+/// ever and takes no more than its id. Most tenants have none and pay one pointer for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Revoked(
+    #[expect(clippy::box_collection, reason = "a vector of its own would take three words")]
+    Option<Box<Vec<Box<str>>>>,
+);
+
+impl Revoked {
+    pub(crate) fn ids(&self) -> &[Box<str>] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids().len()
+    }
+
+    pub(crate) fn holds(&self, id: &str) -> bool {
+        self.find(id).is_ok()
+    }
+
+    fn find(&self, id: &str) -> Result<usize, usize> {
+        self.ids().binary_search_by(|revoked| (**revoked).cmp(id))
+    }
+
+    fn insert(&mut self, id: &str) {
+        if let Err(at) = self.find(id) {
+            self.0.get_or_insert_default().insert(at, id.into());
+        }
+    }
 }
 
 /// A lease that keeps a tenant's calls apart.
@@ -135,6 +172,7 @@ impl TenantState {
     pub(crate) fn entitlement(&self, id: &str) -> Entitlement {
         match self.find(id) {
             Ok(at) => self.entitlements[at].clone(),
+            Err(_) if self.revoked.holds(id) => Entitlement::revoked(id),
             Err(_) => Entitlement::unentitled(id),
         }
     }
@@ -145,7 +183,7 @@ impl TenantState {
 
     /// The gate: true when the tenant holds something active at `now`, whatever has been ticked.
     pub(crate) fn any_active(&self, now: Micros) -> bool {
-        self.entitlements.iter().any(|held| held.is_active(now))
+        self.entitlements.iter().any(|held| held.at(now).is_entitled())
     }
 
     fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
@@ -185,9 +223,15 @@ impl TenantState {
     fn apply_entitlement(&mut self, rule: &str, receipt: &View<'_>) -> Result<(), FoldError> {
         let id = receipt.entitlement_id.ok_or(FoldError::Field { field: "entitlement_id" })?;
         let id = id.text();
+        if self.revoked.holds(&id) {
+            return Err(FoldError::Revoked);
+        }
         let mut entitlement = self.entitlement(&id);
         entitlement.apply(rule, receipt)?;
-        match (self.find(&id), entitlement.is_blank()) {
+        if entitlement.is_revoked() {
+            self.revoked.insert(&id);
+        }
+        match (self.find(&id), entitlement.is_blank() || entitlement.is_revoked()) {
             (Ok(at), true) => {
                 self.entitlements.remove(at);
             }

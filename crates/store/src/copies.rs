@@ -10,9 +10,9 @@ use ledger::HeadRecord;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ffi};
 
-use crate::OpenError;
 use crate::files::{self, HeadFile, Lock};
 use crate::reader::Reader;
+use crate::{OpenError, schema};
 
 /// Pages copied between two reports of progress: 4 MiB.
 const PAGES_PER_STEP: i32 = 1_024;
@@ -40,7 +40,8 @@ pub fn backup(
 
 /// Puts the ledger in `from_dir`, which the caller has verified, in the place of the one in `dir`.
 /// What was there moves to `replaced-<label>` inside `dir`, whose path is returned; nothing is
-/// deleted.
+/// deleted. From the first move to the last, a file named `restoring` keeps the directory from being
+/// opened; after a restore that died it is run again under another label.
 ///
 /// # Errors
 /// [`OpenError::Locked`] while a service writes `dir`, [`OpenError::NotEmpty`] when `label` was
@@ -57,18 +58,33 @@ pub fn restore(from_dir: &Path, dir: &Path, label: &str) -> Result<PathBuf, Open
     files::create_dir(&replaced)?;
     files::create_dir(&staged)?;
     copy(&source, &staged, &mut |_, _| {})?;
-    // The old head file goes last: until then a crash leaves a directory that refuses to open,
-    // never one that looks like a new ledger.
-    for name in [files::DATABASE, files::WAL, files::SHM] {
+    exchange(dir, &staged, &replaced)?;
+    fs::remove_dir(&staged).map_err(OpenError::io("remove the empty staging directory"))?;
+    sync_dirs(&[dir])?;
+    Ok(replaced)
+}
+
+/// Moves the old files to `replaced` and the new ones from `staged` into `dir`.
+///
+/// What if the process dies here? The marker is durable before the first move and goes after the
+/// last, so that no half of it opens: a database without its log may look like a whole, shorter
+/// ledger when the head file is old too. For anything else that opens a database, the log goes
+/// first: SQLite deletes a log that it finds without a database, and replays one that it finds
+/// beside the wrong database.
+fn exchange(dir: &Path, staged: &Path, replaced: &Path) -> Result<(), OpenError> {
+    let marker = dir.join(files::RESTORING);
+    drop(files::create_file(&marker)?);
+    sync_dirs(&[dir])?;
+    for name in [files::WAL, files::SHM, files::JOURNAL] {
         move_file(&dir.join(name), &replaced.join(name))?;
     }
-    move_file(&staged.join(files::DATABASE), &dir.join(files::DATABASE))?;
-    sync_dirs(&[dir, &replaced])?;
-    move_file(&dir.join(files::HEAD), &replaced.join(files::HEAD))?;
-    move_file(&staged.join(files::HEAD), &dir.join(files::HEAD))?;
-    fs::remove_dir(&staged).map_err(OpenError::io("remove the empty staging directory"))?;
-    sync_dirs(&[&replaced, dir])?;
-    Ok(replaced)
+    sync_dirs(&[replaced, dir])?;
+    for name in [files::DATABASE, files::HEAD] {
+        move_file(&dir.join(name), &replaced.join(name))?;
+        move_file(&staged.join(name), &dir.join(name))?;
+    }
+    sync_dirs(&[replaced, dir])?;
+    fs::remove_file(marker).map_err(OpenError::io("remove the mark of an unfinished restore"))
 }
 
 /// The source's view never changes, so that a busy writer cannot make the copy start over.
@@ -97,7 +113,16 @@ fn copy_pages(
     progress: &mut dyn FnMut(u64, u64),
 ) -> rusqlite::Result<()> {
     let mut dest = Connection::open(path)?;
-    let backup = Backup::new(source, &mut dest)?;
+    step_through(&Backup::new(source, &mut dest)?, progress)?;
+    // The copied header says WAL, and such a database cannot be read where nothing can be
+    // written: on read-only media. Opening it as a ledger brings it back into WAL mode.
+    schema::out_of_wal(&dest)
+}
+
+fn step_through(
+    backup: &Backup<'_, '_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> rusqlite::Result<()> {
     loop {
         let step = backup.step(PAGES_PER_STEP)?;
         let pages = backup.progress();
@@ -126,4 +151,39 @@ fn sync_dirs(dirs: &[&Path]) -> Result<(), OpenError> {
     dirs.iter()
         .try_for_each(|dir| files::sync_dir(dir))
         .map_err(OpenError::io("sync the ledger directory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, SqliteStore, Synchronous};
+
+    #[test]
+    fn an_exchange_that_fails_keeps_the_directory_shut() {
+        let room = tempfile::tempdir().unwrap();
+        let [dir, staged, replaced] = ["dir", "staged", "replaced"].map(|name| {
+            let path = room.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        });
+        for name in [files::DATABASE, files::WAL, files::HEAD] {
+            fs::write(dir.join(name), b"old").unwrap();
+            fs::write(staged.join(name), b"new").unwrap();
+        }
+        // No file can take the place of a directory.
+        let in_the_way = replaced.join(files::DATABASE);
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(exchange(&dir, &staged, &replaced).is_err());
+        let is_old = |path: PathBuf| fs::read(path).is_ok_and(|bytes| bytes == b"old");
+        assert!(
+            is_old(replaced.join(files::WAL)) && is_old(dir.join(files::DATABASE)),
+            "log first"
+        );
+        let options = Options { synchronous: Synchronous::Full };
+        assert!(matches!(SqliteStore::open(&dir, &options), Err(OpenError::Unfinished)));
+
+        fs::remove_dir(&in_the_way).unwrap();
+        exchange(&dir, &staged, &replaced).unwrap();
+        assert!(is_old(replaced.join(files::DATABASE)) && !dir.join(files::RESTORING).exists());
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -19,8 +19,12 @@ pub(crate) const DATABASE: &str = "ledger.db";
 pub(crate) const WAL: &str = "ledger.db-wal";
 /// SQLite's shared index over it.
 pub(crate) const SHM: &str = "ledger.db-shm";
+/// SQLite's undo log, there only while a database enters or leaves WAL mode.
+pub(crate) const JOURNAL: &str = "ledger.db-journal";
 /// The head record outside the table.
 pub(crate) const HEAD: &str = "ledger.head";
+/// Says that a restore has begun to exchange files and has not finished.
+pub(crate) const RESTORING: &str = "restoring";
 const LOCK: &str = "lock";
 
 /// The directory holds the secret that salts commitments: nobody else reads it.
@@ -60,6 +64,32 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Bytes of a file; 0 when it is not there.
 pub(crate) fn bytes_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |meta| meta.len())
+}
+
+/// The file behind a path at one moment, to notice when another one or none stands there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    /// Remembers the file that is there.
+    pub(crate) fn of(path: PathBuf) -> io::Result<Place> {
+        let meta = std::fs::metadata(&path)?;
+        Ok(Place { path, device: meta.dev(), inode: meta.ino() })
+    }
+
+    /// True while the path leads to the same file. Asks for the name only: opening and closing
+    /// the file would drop the locks that SQLite holds on it.
+    pub(crate) fn holds(&self) -> io::Result<bool> {
+        match std::fs::metadata(&self.path) {
+            Ok(meta) => Ok((meta.dev(), meta.ino()) == (self.device, self.inode)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The right to write a ledger, given back when dropped or when the process ends.

@@ -9,6 +9,7 @@
 //! <dir>/ledger.db     receipts, projections and the head, in WAL mode
 //! <dir>/ledger.head   the head once more, outside the table: two slots that alternate
 //! <dir>/lock          held by the one process that may write
+//! <dir>/restoring     there only while a restore exchanges the files
 //! ```
 
 mod copies;
@@ -56,6 +57,25 @@ pub enum OpenError {
         /// Receipts that the head record counts.
         expected: u64,
     },
+    /// The database is gone, and what stands beside it says that it had receipts. Creating a new
+    /// one here would make SQLite delete the write-ahead log.
+    #[error(
+        "ledger.db is missing or empty, but ledger.head counts {counted} receipts and \
+        ledger.db-wal has {wal_bytes} bytes: put ledger.db back beside them or restore a backup; \
+        nothing was changed"
+    )]
+    DatabaseGone {
+        /// Receipts that the head record counts.
+        counted: u64,
+        /// Bytes of the write-ahead log.
+        wal_bytes: u64,
+    },
+    /// A restore died between its steps.
+    #[error(
+        "a restore into this directory was cut short: restore again, or put the files in its \
+        newest replaced- directory back and remove the file named restoring"
+    )]
+    Unfinished,
     /// The table is not what its heads were computed over.
     #[error("ledger was altered: {what}")]
     Altered {

@@ -148,14 +148,28 @@ fn tune(conn: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
 }
 
 fn into_wal(conn: &Connection, mode: Synchronous) -> rusqlite::Result<()> {
-    conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
-        let found: String = row.get(0)?;
-        if found == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
-    })?;
+    journal_mode(conn, "wal")?;
     conn.pragma_update(None, "synchronous", mode.pragma())?;
     // A checkpoint in the committing thread would be somebody's slow answer.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX.cast_signed())
+}
+
+/// Makes the database one file that can be read without writing beside it.
+pub(crate) fn out_of_wal(conn: &Connection) -> rusqlite::Result<()> {
+    journal_mode(conn, "delete")
+}
+
+fn journal_mode(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
+    conn.pragma_update_and_check(None, "journal_mode", mode, |row| {
+        let found: String = row.get(0)?;
+        if found == mode { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+    })
+}
+
+/// Closing the connection will leave the write-ahead log and the database as they are.
+pub(crate) fn leave_wal(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Sets or clears the time that a connection waits for others.

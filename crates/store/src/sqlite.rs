@@ -17,7 +17,7 @@ use ledger::head::next_root;
 use rusqlite::Connection;
 use types::{Hash, Micros, ReceiptId, StreamName};
 
-use crate::files::{self, HeadFile, Lock};
+use crate::files::{self, HeadFile, Lock, Place};
 use crate::pool::{Pool, READERS};
 use crate::writer::Writer;
 use crate::{OpenError, rows, schema};
@@ -77,7 +77,11 @@ pub struct SqliteStore {
 /// What only a ledger on disk has.
 struct Disk {
     readers: Pool,
+    /// One connection for what every decision asks, so that none waits for people's searches.
+    decider: Pool,
     upkeep: Mutex<Upkeep>,
+    /// The database and its log as they were opened.
+    places: [Place; 2],
     head_file: HeadFile,
     /// The WAL is too large: the writer restarts it before its next batch.
     restart_wal: AtomicBool,
@@ -97,15 +101,19 @@ impl SqliteStore {
     /// missing that the head file counts.
     ///
     /// # Errors
-    /// [`OpenError::Locked`] while another process has it open, [`OpenError::Truncated`] and
+    /// [`OpenError::Locked`] while another process has it open, [`OpenError::DatabaseGone`] and
+    /// [`OpenError::Unfinished`] when files are missing, [`OpenError::Truncated`] and
     /// [`OpenError::Altered`] when the table is not what the heads say.
     pub fn open(dir: &Path, options: &Options) -> Result<SqliteStore, OpenError> {
         files::create_dir(dir)?;
         let lock = Lock::take(dir)?;
         let recorded = files::read_head(dir)?;
+        check_files(dir, recorded)?;
         let wal_recovered = files::bytes_of(&dir.join(files::WAL)) > 0;
         let path = dir.join(files::DATABASE);
         drop(files::create_file(&path)?);
+        // Before there is a log: one without a database is refused.
+        files::sync_dir(dir).map_err(OpenError::io("sync the ledger directory"))?;
         let mut conn = schema::open_writer(&path, options.synchronous)?;
         let created = schema::is_blank(&conn)?;
         if created {
@@ -134,7 +142,7 @@ impl SqliteStore {
             .and_then(|()| head_file.sync())
             .and_then(|()| files::sync_dir(dir))
             .map_err(OpenError::io("write the head file"))?;
-        let disk = Disk::open(&path, head_file, lock, options.synchronous)?;
+        let disk = Disk::open(dir, head_file, lock, options.synchronous)?;
         Ok(SqliteStore {
             disk: Some(disk),
             writer: Mutex::new(Writer::new(conn, identity.ledger)),
@@ -165,13 +173,26 @@ impl SqliteStore {
         self.opened
     }
 
-    /// Moves committed pages from the WAL into the database and syncs the head file. To be called
-    /// about every 100 ms from a thread of its own; returns at once when there is nothing to do.
-    /// Without it the WAL grows, and nothing else goes wrong.
+    /// Moves committed pages from the WAL into the database and syncs the head file. When either
+    /// file was removed or replaced from outside, appends fail for good from then on: what they
+    /// wrote would be in a file that no later process opens. To be called about every 100 ms from a
+    /// thread of its own; returns at once when there is nothing to do. Without it the WAL grows,
+    /// and files that vanish are not noticed.
     pub fn maintain(&self) {
         let Some(disk) = &self.disk else { return };
         if self.writer().has_failed() {
             return;
+        }
+        match disk.in_place() {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = "the database or its log was removed or replaced while it was open";
+                self.writer().poison(why);
+                tracing::error!(event = "ledger_gone", "{why}");
+                return;
+            }
+            // No answer is not the answer that they are gone.
+            Err(error) => return disk.complain(&error, "cannot look at the ledger's files"),
         }
         match disk.maintain() {
             Ok(()) => disk.complained.store(false, Ordering::Relaxed),
@@ -193,8 +214,23 @@ impl SqliteStore {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, ReadError> {
-        let result = match &self.disk {
-            Some(disk) => disk.readers.with(read),
+        self.read_from(self.disk.as_ref().map(|disk| &disk.readers), read)
+    }
+
+    fn decide_with<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        self.read_from(self.disk.as_ref().map(|disk| &disk.decider), read)
+    }
+
+    fn read_from<T>(
+        &self,
+        pool: Option<&Pool>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let result = match pool {
+            Some(pool) => pool.with(read),
             None => read(&self.writer().conn),
         };
         result.map_err(|error| rows::read_error(&error))
@@ -202,16 +238,24 @@ impl SqliteStore {
 }
 
 impl Disk {
+    /// The writer has created the database and its log by now.
     fn open(
-        path: &Path,
+        dir: &Path,
         head_file: HeadFile,
         lock: Lock,
         synchronous: Synchronous,
     ) -> Result<Disk, OpenError> {
-        let readers = (0..READERS).map(|_| schema::open_reader(path)).collect::<Result<_, _>>()?;
-        let conn = schema::open_checkpointer(path, synchronous)?;
+        let path = dir.join(files::DATABASE);
+        let open_pool = |connections: usize| {
+            let opened = (0..connections).map(|_| schema::open_reader(&path));
+            opened.collect::<Result<_, _>>().map(Pool::new)
+        };
+        let conn = schema::open_checkpointer(&path, synchronous)?;
+        let place = |name| Place::of(dir.join(name)).map_err(OpenError::io("look at the database"));
         Ok(Disk {
-            readers: Pool::new(readers),
+            readers: open_pool(READERS)?,
+            decider: open_pool(1)?,
+            places: [place(files::DATABASE)?, place(files::WAL)?],
             upkeep: Mutex::new(Upkeep { conn, head_synced: Instant::now() }),
             head_file,
             restart_wal: AtomicBool::new(false),
@@ -219,6 +263,11 @@ impl Disk {
             synchronous,
             _lock: lock,
         })
+    }
+
+    fn in_place(&self) -> std::io::Result<bool> {
+        let [database, log] = &self.places;
+        Ok(database.holds()? && log.holds()?)
     }
 
     fn maintain(&self) -> Result<(), OpenError> {
@@ -264,7 +313,7 @@ impl Store for SqliteStore {
     }
 
     fn head(&self) -> Result<HeadRecord, ReadError> {
-        self.read_with(|conn| rows::head(conn, self.identity.ledger))
+        self.decide_with(|conn| rows::head(conn, self.identity.ledger))
     }
 
     fn append(&self, batch: &Batch) -> Result<(), AppendError> {
@@ -303,7 +352,7 @@ impl Store for SqliteStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.read_with(|conn| rows::find_keys(conn, keys))
+        self.decide_with(|conn| rows::find_keys(conn, keys))
     }
 
     fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {
@@ -324,6 +373,11 @@ impl Drop for SqliteStore {
         let Some(disk) = &self.disk else { return };
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if writer.has_failed() {
+            // What the files hold is for the next opening, or a person, to find out; removing the
+            // log here could remove the only copy of receipts.
+            if let Err(error) = schema::leave_wal(&writer.conn) {
+                disk.complain(&error, "the write-ahead log may not survive closing");
+            }
             return;
         }
         let close = || {
@@ -345,6 +399,20 @@ fn checkpoint(conn: &Connection, mode: &'static str) -> Result<(i64, i64), OpenE
     conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
         .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?))))
         .map_err(OpenError::sql("checkpoint the write-ahead log"))
+}
+
+/// Refuses what must not be opened even to look: without a database, SQLite deletes the log.
+fn check_files(dir: &Path, recorded: Option<HeadRecord>) -> Result<(), OpenError> {
+    if dir.join(files::RESTORING).exists() {
+        return Err(OpenError::Unfinished);
+    }
+    let counted = recorded.map_or(0, |head| head.size);
+    let wal_bytes = files::bytes_of(&dir.join(files::WAL));
+    let is_gone = files::bytes_of(&dir.join(files::DATABASE)) == 0;
+    if is_gone && (counted > 0 || wal_bytes > 0) {
+        return Err(OpenError::DatabaseGone { counted, wal_bytes });
+    }
+    Ok(())
 }
 
 /// Compares the head in the table with the last receipt. Returns the head.
@@ -390,5 +458,40 @@ pub(crate) fn check_head(
         Ok(())
     } else {
         Err(OpenError::Altered { what: "the head file has another root for the same receipts" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Calls `then` while `left` readers are lent.
+    fn with_lent(pool: &Pool, left: usize, then: &dyn Fn()) {
+        match left {
+            0 => then(),
+            left => pool.with(|_| with_lent(pool, left - 1, then)),
+        }
+    }
+
+    #[test]
+    fn decisions_do_not_wait_for_searches() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { synchronous: Synchronous::Full };
+        let store = SqliteStore::open(dir.path(), &options).unwrap();
+        let readers = &store.disk.as_ref().unwrap().readers;
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            with_lent(readers, READERS, &|| {
+                let (store, tell) = (&store, tell.clone());
+                scope.spawn(move || {
+                    let answers = (store.head().is_ok(), store.find_keys(&[[1; 16]]).unwrap());
+                    drop(tell.send(answers));
+                });
+                let answers = told.recv_timeout(Duration::from_secs(20));
+                assert_eq!(answers, Ok((true, vec![None])));
+            });
+        });
     }
 }

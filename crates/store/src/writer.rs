@@ -49,6 +49,11 @@ impl Writer {
         self.failed.is_some()
     }
 
+    /// Nothing may be written any more.
+    pub(crate) fn poison(&mut self, why: &str) {
+        self.failed.get_or_insert_with(|| why.to_owned());
+    }
+
     /// Writes the batch, all of it or nothing.
     pub(crate) fn append(&mut self, batch: &Batch) -> Result<(), AppendError> {
         debug_assert!(adds_up(batch), "the head after a batch must follow from its receipts");
@@ -72,12 +77,11 @@ impl Writer {
     /// Copies what is left of the WAL, so that the next write starts it over. Readers that still
     /// need it are not waited for: the caller comes back.
     pub(crate) fn restart_wal(&self) {
-        let restart = || {
-            schema::patience(&self.conn, false)?;
-            self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-            schema::patience(&self.conn, true)
-        };
-        if let Err(error) = restart() {
+        let restart = schema::patience(&self.conn, false)
+            .and_then(|()| self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())));
+        // Also after a failure: a batch that waits for nobody would be refused for no reason.
+        let patient = schema::patience(&self.conn, true);
+        if let Err(error) = restart.and(patient) {
             tracing::warn!(event = "wal_restart", %error, "the write-ahead log keeps growing");
         }
     }
@@ -385,6 +389,20 @@ mod tests {
             let mut writer = Writer::new(writer.conn, writer.ledger);
             assert!(matches!(writer.meaning(&failure(code)), AppendError::Fatal(_)), "{code}");
         }
+    }
+
+    #[test]
+    fn patience_returns_after_a_restart_that_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        let patience = || -> i64 {
+            writer.conn.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap()
+        };
+        let before = patience();
+        // A checkpoint within a transaction is an error.
+        writer.conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        writer.restart_wal();
+        assert!(before > 0 && patience() == before);
     }
 
     #[test]

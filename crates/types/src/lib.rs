@@ -1,8 +1,10 @@
 //! The words that every crate shares: ids, hashes, time, refusal reasons and limits.
 //!
-//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits.
+//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits, and
+//! what a credential looks like.
 //! Refuses to know: JSON shapes, HTTP routes, storage, and what any tenant may do.
 
+pub mod credentials;
 pub mod hash;
 pub mod ids;
 pub mod limits;

@@ -18,8 +18,11 @@ pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 pub const METADATA_ENTRIES: usize = 16;
 /// Characters of one metadata value.
 pub const METADATA_VALUE_CHARS: usize = 256;
-/// Entitlements that one tenant may hold.
+/// Entitlements that one tenant may hold: entitled, suspended or scheduled.
 pub const ENTITLEMENTS_PER_TENANT: usize = 1_000;
+/// Revoked entitlements of one tenant from which on nothing new is granted to it. A revocation is
+/// final and so remembered for ever; what is held by then may still be revoked.
+pub const REVOKED_PER_TENANT: usize = 10_000;
 
 /// Starts, stops, recoveries and other facts about the service itself.
 pub const STREAM_OPS: &str = "_ops";

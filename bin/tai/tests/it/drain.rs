@@ -204,3 +204,18 @@ fn an_idle_connection_holds_nothing_up() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     drop(silent);
 }
+
+#[test]
+fn a_log_rotation_signal_or_a_hangup_does_not_stop_the_service() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let mut client = client(tai.address());
+    for signal in ["-USR1", "-HUP"] {
+        let pid = tai.pid().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(get(&mut client, "/health").status, 200, "{signal}");
+    }
+    stop(tai);
+    assert_verified(&dir);
+}

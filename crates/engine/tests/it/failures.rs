@@ -22,12 +22,13 @@ fn expected(fault: Fault) -> (Option<Reason>, bool) {
         Fault::Kept => (Some(Reason::FirestoreError), true),
         Fault::Conflict => (None, true),
         Fault::Fatal => (Some(Reason::Timeout), false),
+        Fault::Dies => (Some(Reason::Timeout), true),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_commit_fails_is_told_the_truth_and_never_doubled() {
-    for fault in [Fault::Lost, Fault::Kept, Fault::Conflict] {
+    for fault in [Fault::Lost, Fault::Kept, Fault::Conflict, Fault::Dies] {
         let world = World::new();
         let running = world.start();
         for (nth, action) in [Grant, Suspend, Resume].into_iter().enumerate() {

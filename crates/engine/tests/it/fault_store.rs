@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Conflict,
     /// The store is gone for good.
     Fatal,
+    /// The writer dies with everything kept.
+    Dies,
 }
 
 /// Which reads fail while they are told to.
@@ -35,6 +37,9 @@ pub(crate) enum Reading {
     Stream,
     Keys,
 }
+
+/// How a read fails.
+type Failing = fn(String) -> ReadError;
 
 /// Calls wait here while it is closed.
 #[derive(Default)]
@@ -69,7 +74,8 @@ impl Gate {
 pub(crate) struct FaultStore {
     inner: SqliteStore,
     plan: Mutex<VecDeque<Fault>>,
-    failing: Mutex<Option<Reading>>,
+    failing: Mutex<Option<(Reading, Failing)>>,
+    altered: Mutex<Option<fn(&mut Stored)>>,
     forged: Mutex<HashMap<StreamName, Snapshot>>,
     fatal: AtomicBool,
     pub(crate) appends_gate: Gate,
@@ -88,6 +94,7 @@ impl FaultStore {
             inner,
             plan: Mutex::default(),
             failing: Mutex::default(),
+            altered: Mutex::default(),
             forged: Mutex::default(),
             fatal: AtomicBool::new(false),
             appends_gate: Gate::default(),
@@ -111,7 +118,24 @@ impl FaultStore {
 
     /// From now on this kind of read fails; `None`: none does.
     pub(crate) fn fail(&self, reading: Option<Reading>) {
-        *self.failing.lock().unwrap() = reading;
+        *self.failing.lock().unwrap() =
+            reading.map(|reading| (reading, ReadError::Unavailable as _));
+    }
+
+    /// From now on this kind of read finds what cannot be.
+    pub(crate) fn corrupt(&self, reading: Reading) {
+        *self.failing.lock().unwrap() = Some((reading, ReadError::Corrupt));
+    }
+
+    /// From now on every receipt that is read has been altered like this.
+    pub(crate) fn alter(&self, alter: Option<fn(&mut Stored)>) {
+        *self.altered.lock().unwrap() = alter;
+    }
+
+    fn altered(&self, stored: &mut Stored) {
+        if let Some(alter) = *self.altered.lock().unwrap() {
+            alter(stored);
+        }
     }
 
     /// From now on this is the stream's snapshot.
@@ -130,7 +154,7 @@ impl FaultStore {
 
     fn check(&self, reading: Reading) -> Result<(), ReadError> {
         match *self.failing.lock().unwrap() {
-            Some(failing) if failing == reading => Err(ReadError::Unavailable("planned".into())),
+            Some((failing, error)) if failing == reading => Err(error("planned".into())),
             _ => Ok(()),
         }
     }
@@ -165,7 +189,7 @@ impl Store for FaultStore {
         match planned {
             Some(Fault::Lost) => return Err(AppendError::Unavailable("planned".into())),
             Some(Fault::Conflict) => return Err(AppendError::Conflict),
-            Some(Fault::Kept | Fault::Fatal) | None => {}
+            Some(Fault::Kept | Fault::Dies | Fault::Fatal) | None => {}
         }
         let outcome = self.inner.append(batch);
         if matches!(outcome, Err(AppendError::Conflict)) {
@@ -175,6 +199,10 @@ impl Store for FaultStore {
             Some(Fault::Kept) => {
                 outcome?;
                 Err(AppendError::Unavailable("planned".into()))
+            }
+            Some(Fault::Dies) => {
+                outcome?;
+                panic!("planned")
             }
             _ => outcome,
         }
@@ -196,7 +224,8 @@ impl Store for FaultStore {
     ) -> Result<Vec<Stored>, ReadError> {
         self.reads_gate.pass();
         self.check(Reading::Stream)?;
-        let page = self.inner.read(stream, from_seq, limit)?;
+        let mut page = self.inner.read(stream, from_seq, limit)?;
+        page.iter_mut().for_each(|stored| self.altered(stored));
         self.rows_read.fetch_add(page.len() as u64, Ordering::SeqCst);
         Ok(page)
     }
@@ -208,7 +237,9 @@ impl Store for FaultStore {
     fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {
         self.key_lookups.fetch_add(keys.len() as u64, Ordering::SeqCst);
         self.check(Reading::Keys)?;
-        self.inner.find_keys(keys)
+        let mut found = self.inner.find_keys(keys)?;
+        found.iter_mut().flatten().for_each(|stored| self.altered(stored));
+        Ok(found)
     }
 
     fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {

@@ -6,9 +6,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod actions;
+mod altered;
 mod drain;
 mod failures;
 mod fault_store;
+mod given_up;
 mod orphans;
 mod path;
 mod restart;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::keys::seal_snapshot;
 use engine::ports::{Snapshot, Store, Stored};
 use futures_util::future::join_all;
 use governors::EntitlementAction::{Resume, Suspend};
@@ -15,7 +16,7 @@ use crate::world::{
     QUOTE, Running, World, entitlement, eventually, reason, request, states, tenant, verify, waits,
 };
 
-/// A snapshot that belongs to the chain by its hash, of a state that the chain does not lead to:
+/// A snapshot that is sealed and belongs to the chain by its hash, of a state that the chain does not lead to:
 /// the tenant is registered and holds nothing.
 fn poison(world: &World) -> Snapshot {
     let chain = world.store.read(&tenant(1), 0, 10).unwrap();
@@ -23,7 +24,8 @@ fn poison(world: &World) -> Snapshot {
     state.apply(&View::scan(&chain[0].core).unwrap()).unwrap();
     let last = chain.last().unwrap();
     let at = View::scan(&last.core).unwrap().at;
-    let state = state.to_snapshot();
+    let identity = world.store.identity();
+    let state = seal_snapshot(&identity, &tenant(1), last.seq, last.hash, &state.to_snapshot());
     Snapshot { stream: tenant(1), seq: last.seq, hash: last.hash, at, state }
 }
 
@@ -95,11 +97,13 @@ async fn what_is_queued_survives_a_restart() {
             assert!(asked.last_mut().is_some_and(waits));
         }
         assert!(running.engine.supervisor().restart(name));
-        let stopping = || {
+        // The writer waits for the store, the decider does not wait for the writer.
+        let stopped = || {
             let status = running.engine.supervisor().status();
-            status.iter().any(|subsystem| subsystem.name == name && subsystem.state == "starting")
+            let part = status.iter().find(|subsystem| subsystem.name == name).unwrap();
+            part.state == "starting" || part.restarts == 1
         };
-        eventually("it is being stopped", stopping).await;
+        eventually("it is stopped", stopped).await;
         for n in 0..20 {
             asked.push(Box::pin(running.engine.act(request(tenant(n % 4), QUOTE))));
             assert!(asked.last_mut().is_some_and(waits));
@@ -159,11 +163,9 @@ async fn a_restart_while_refusals_are_being_recorded_comes_to_its_end() {
         running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(running.engine.supervisor().restart("governance_sup"));
-        let stopping = || running.engine.supervisor().first_not_running().is_some();
-        eventually("it is being stopped", stopping).await;
-        world.store.appends_gate.open();
         let done = || running.restarts()["governance_sup"] == round;
         eventually("it has restarted", done).await;
+        world.store.appends_gate.open();
         let answers = join_all(asked).await;
         let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
         assert!(refused.is_empty(), "{refused:?}");

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use engine::keys::seal_snapshot;
 use engine::ports::{Snapshot, Store};
 use futures_util::future::join_all;
 use governors::EntitlementAction::{Grant, Resume, Suspend};
@@ -70,7 +71,7 @@ async fn a_snapshot_outside_the_chain_is_not_believed() {
         seq,
         hash,
         at: Micros(1),
-        state: state.to_vec(),
+        state: seal_snapshot(&world.store.identity(), &tenant(1), seq, hash, state),
     };
     for snapshot in [
         forged(2, Hash([7; 32]), &state),

@@ -85,7 +85,7 @@ fn a_snapshot_that_does_not_fit_is_no_snapshot() {
     assert_eq!(StreamState::from_snapshot(&ops.stream, &bytes), None);
     assert_eq!(read(std::str::from_utf8(&ops.state.to_snapshot()).unwrap()), None);
     for (find, replace) in [
-        ("\"format\":1", "\"format\":2"),
+        ("\"format\":2", "\"format\":1"),
         ("\"registered\"", "\"registred\""),
         ("\"ent-1\"", "\"ent-3\""),
         ("\"ent-2\"", "\"ent-1\""),
@@ -132,6 +132,54 @@ fn a_tenant_holds_no_more_than_the_limit_and_ticks_in_bounded_steps() {
 }
 
 #[test]
+fn what_is_revoked_takes_no_room_and_is_never_forgotten() {
+    let on = |at: usize, action| Command::Entitlement(change(&format!("ent-{at}"), action));
+    let mut chain = Chain::tenant();
+    for at in 0..limits::ENTITLEMENTS_PER_TENANT {
+        chain.act(START, &on(at, EntitlementAction::Grant));
+        chain.act(START, &on(at, EntitlementAction::Revoke));
+    }
+    let new = limits::ENTITLEMENTS_PER_TENANT;
+    assert_eq!(drafts(&chain, &on(new, EntitlementAction::Grant))[0].reason, None);
+    for at in [0, new / 2, new - 1] {
+        let again = drafts(&chain, &on(at, EntitlementAction::Grant));
+        assert_eq!(again[0].reason.as_deref(), Some(Reason::StateError.code()), "ent-{at}");
+        assert_eq!(again[0].state_from.as_deref(), Some("revoked"));
+    }
+    let mut revived = drafts(&Chain::tenant(), &on(0, EntitlementAction::Grant)).remove(1);
+    for state in ["unentitled", "revoked"] {
+        revived.state_from = Some(state.into());
+        assert_eq!(fold(&mut chain, &revived), Err(FoldError::Revoked), "from {state}");
+    }
+}
+
+#[test]
+fn the_revoked_are_bounded_and_revocation_is_not() {
+    let on = |id: &str, action| Command::Entitlement(change(id, action));
+    let mut chain = Chain::tenant().after(&[(0, on("held", EntitlementAction::Grant))]);
+    let text = String::from_utf8(chain.state.to_snapshot()).unwrap();
+    let with = |ids: &[String]| {
+        let written = format!("\"revoked\":{}", serde_json::to_string(ids).unwrap());
+        let changed = text.replacen("\"revoked\":null", &written, 1);
+        StreamState::from_snapshot(&chain.stream, changed.as_bytes())
+    };
+    let ids: Vec<String> = (0..limits::REVOKED_PER_TENANT).map(|at| format!("r-{at:05}")).collect();
+    let (full, almost) = (with(&ids).unwrap(), with(&ids[1..]).unwrap());
+    // Out of order, twice, or held as well: no fold leads there.
+    for wrong in [["b", "a"], ["a", "a"], ["a", "held"]] {
+        assert_eq!(with(&wrong.map(str::to_owned)), None, "{wrong:?}");
+    }
+
+    chain.state = almost;
+    assert_eq!(drafts(&chain, &on("new", EntitlementAction::Grant))[0].reason, None);
+    chain.state = full;
+    let refused = drafts(&chain, &on("new", EntitlementAction::Grant)).remove(0);
+    assert_eq!(refused.reason.as_deref(), Some(Reason::TooManyEntitlements.code()));
+    assert!(refused.detail.unwrap().contains("revoked"));
+    assert_eq!(drafts(&chain, &on("held", EntitlementAction::Revoke))[0].reason, None);
+}
+
+#[test]
 fn a_tick_takes_the_oldest_first() {
     let until = |id: &str, second| {
         let expires_at = Some(START.plus_secs(second));
@@ -168,5 +216,5 @@ fn the_largest_change_that_is_accepted_still_fits_a_receipt() {
 #[test]
 fn states_stay_small() {
     assert!(size_of::<crate::entitlement::Entitlement>() <= 64);
-    assert!(size_of::<StreamState>() <= 112);
+    assert!(size_of::<StreamState>() <= 120);
 }

@@ -130,6 +130,10 @@ fn plans_and_metadata_of_a_change() {
         ("metadata key", &fresh, noted(&[("order id", "secret")])),
         ("metadata key empty", &fresh, noted(&[("", "secret")])),
         ("metadata repeated", &fresh, noted(&[("a", "secret"), ("a", "secret")])),
+        ("metadata of a credential's name", &fresh, noted(&[("a", "b"), ("X-Api.Key", "secret")])),
+        ("metadata with a Stripe key", &fresh, noted(&[("a", "sk_live_secret")])),
+        ("metadata with a bearer", &fresh, noted(&[("a", "bearer secret")])),
+        ("metadata with PEM", &fresh, noted(&[("a", "-----BEGIN secret")])),
         ("metadata entries", &fresh, noted(&many)),
         ("metadata bytes", &fresh, noted(&[("a", &"\"".repeat(4_090))])),
     ] {
@@ -226,6 +230,12 @@ fn calls_and_time() {
     let two = [(0, on("professional", Grant)), (1, on("enterprise", Grant))];
     let mut suspended = two.to_vec();
     suspended.push((2, on("enterprise", Suspend)));
+    // Due at +30, and nothing has ticked since.
+    let due = |steps: &[(i64, Command)], id: &str, action| {
+        let effective_at = Some(START.plus_secs(30));
+        let change = EntitlementChange { effective_at, ..change(id, action) };
+        Chain::tenant().after(steps).after(&[(5, Command::Entitlement(change))])
+    };
     let mut out = String::new();
     for (name, chain, second, command) in [
         ("unregistered × quote", Chain::tenant(), ASK, quote()),
@@ -238,6 +248,16 @@ fn calls_and_time() {
         ("no plan × quote", Chain::tenant().after(&[(0, now(Grant))]), ASK, quote()),
         ("two plans × quote", Chain::tenant().after(&two), ASK, quote()),
         ("the dearer suspended × quote", Chain::tenant().after(&suspended), ASK, quote()),
+        ("grant due × quote", due(&[], "enterprise", Grant), ASK, quote()),
+        ("one plan, dearer grant due × quote", due(&two[..1], "enterprise", Grant), ASK, quote()),
+        ("the dearer's revocation due × quote", due(&two, "enterprise", Revoke), ASK, quote()),
+        (
+            "the dearer's resumption due × quote",
+            due(&suspended, "enterprise", Resume),
+            ASK,
+            quote(),
+        ),
+        ("grant scheduled × quote", due(&[], "enterprise", Grant), 29, quote()),
         ("throttled, no call yet × quote", throttled(), 21, quote()),
         ("throttled × quote at once", throttled().after(&[(21, quote())]), 21, quote()),
         ("throttled × charge at once", throttled().after(&[(21, charge.clone())]), 21, charge),

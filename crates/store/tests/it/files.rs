@@ -81,6 +81,41 @@ fn a_process_that_died_loses_nothing() {
     assert_eq!(everything(&left), everything(&store));
 }
 
+/// A database that is not where its log is: SQLite would delete the log on the first look.
+#[test]
+fn a_log_without_its_database_is_left_alone() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(dir.path());
+    let mut author = Author::of(&store);
+    for _ in 0..20 {
+        author.append(&store, &[(&stream("a"), note())]);
+    }
+    for file in ["ledger.db", "ledger.db-wal", "ledger.head"] {
+        std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let (path, head) = (copy.path().join("ledger.db"), copy.path().join("ledger.head"));
+    let away = dir.path().join("away");
+    let log = std::fs::read(copy.path().join("ledger.db-wal")).unwrap();
+    let log_is_there = || std::fs::read(copy.path().join("ledger.db-wal")).unwrap() == log;
+    std::fs::rename(&path, &away).unwrap();
+
+    let refused = refusal(copy.path());
+    assert!(matches!(refused, OpenError::DatabaseGone { counted: 20, .. }), "{refused}");
+    assert!(log_is_there() && !path.exists(), "nothing is made or removed");
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(refusal(copy.path()), OpenError::DatabaseGone { counted: 20, .. }));
+    assert!(log_is_there());
+    // The log alone is reason enough.
+    let record = std::fs::read(&head).unwrap();
+    std::fs::remove_file(&head).unwrap();
+    assert!(matches!(refusal(copy.path()), OpenError::DatabaseGone { counted: 0, .. }));
+    assert!(log_is_there() && !head.exists());
+
+    std::fs::write(&head, record).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(everything(&open(copy.path())), everything(&store));
+}
+
 #[test]
 fn a_creation_that_was_cut_short_is_completed() {
     let dir = tempfile::tempdir().unwrap();
@@ -118,9 +153,9 @@ fn a_truncated_table_is_found() {
     shell(dir.path(), &format!("UPDATE head SET size = 4, root = x'{root}'"));
     assert!(matches!(refusal(dir.path()), OpenError::Truncated { have: 4, expected: 6 }));
 
-    std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
+    std::fs::write(dir.path().join("ledger.db"), b"").unwrap();
     for _ in 0..2 {
-        assert!(matches!(refusal(dir.path()), OpenError::Truncated { have: 0, expected: 6 }));
+        assert!(matches!(refusal(dir.path()), OpenError::DatabaseGone { counted: 6, .. }));
     }
     std::fs::write(dir.path().join("ledger.db"), whole).unwrap();
     assert!(try_open(dir.path()).is_ok(), "nothing was spoilt by looking");

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use engine::ports::Store;
+use engine::ports::{AppendError, Store};
 use store::{Options, SqliteStore, Synchronous};
 
-use crate::author::{Author, everything, note, stream, verify};
+use crate::author::{Author, everything, note, open, stream, verify};
 
 fn bytes(dir: &Path, file: &str) -> u64 {
     dir.join(file).metadata().unwrap().len()
@@ -49,6 +49,35 @@ fn the_log_is_started_over_when_it_is_too_large() {
     assert!(bytes(dir.path(), "ledger.db-wal") <= LIMIT_BYTES, "started over and given back");
     let receipts = author.head.size;
     assert_eq!(verify(dir.path()), receipts);
+}
+
+/// Receipts written into a file that no later process opens are not durable.
+#[test]
+fn files_that_vanish_stop_the_writer_and_lose_nothing() {
+    for name in ["ledger.db", "ledger.db-wal"] {
+        for replaced in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(dir.path());
+            let mut author = Author::of(&store);
+            append(&store, &mut author, 1 << 10);
+            store.maintain();
+            append(&store, &mut author, 1 << 10);
+            let kept = everything(&store);
+
+            let (path, away) = (dir.path().join(name), dir.path().join("away"));
+            std::fs::rename(&path, &away).unwrap();
+            if replaced {
+                std::fs::copy(&away, &path).unwrap();
+            }
+            store.maintain();
+            let outcome = store.append(&author.clone().batch(&[(&stream("a"), note())]));
+            assert!(matches!(outcome, Err(AppendError::Fatal(_))), "{name} {replaced}");
+            drop(store);
+
+            std::fs::rename(&away, &path).unwrap();
+            assert_eq!(everything(&open(dir.path())), kept, "{name} {replaced}");
+        }
+    }
 }
 
 #[test]

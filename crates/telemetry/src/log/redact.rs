@@ -1,6 +1,6 @@
 //! What must not stand in a log line, and its removal from free text.
 //!
-//! Owns the list of names and the scanner. Refuses to know about JSON lines, levels and sinks.
+//! Owns the scanner; `types::credentials` owns the list of names. Refuses to know about JSON lines, levels and sinks.
 //!
 //! The scanner is written here and not as regular expressions because a value ends differently
 //! in prose, in JSON, in JSON inside a JSON string and in Rust's debug form. Where the end is in
@@ -8,27 +8,10 @@
 
 use std::borrow::Cow;
 
+use types::credentials::{self, PEM, PREFIXES};
+
 /// What stands in place of a secret. The leak check of seed 003 looks for this word.
 pub const REDACTED: &str = "REDACTED";
-
-/// Compared without case and separators, anywhere in a name.
-const NAMES: [&str; 9] = [
-    "apikey",
-    "privatekey",
-    "authorization",
-    "password",
-    "passwd",
-    "secret",
-    "token",
-    "signature",
-    "cookie",
-];
-
-/// Prefixes that make a word a credential whatever its name: keys and webhook secrets of Stripe.
-const CREDENTIALS: [&str; 5] = ["sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"];
-
-/// Begins a PEM block; what follows is removed to the end of the text.
-const PEM: &[u8] = b"-----BEGIN";
 
 /// True where a field or header of this name may hold a secret: it contains one of the listed
 /// names, or `_key` or `-key` (also `Key` in camel case), in any case.
@@ -40,10 +23,7 @@ pub fn is_sensitive(name: &str) -> bool {
         [before, b'K', b'e', b'y'] => before.is_ascii_lowercase(),
         _ => false,
     });
-    // The first letters are looked at alone: this runs for every field of every line.
-    let first = |at: &usize| matches!(bytes[*at] | 0x20, b'a' | b'c' | b'p' | b's' | b't');
-    let listed = |at: usize| NAMES.iter().any(|word| squeezed_prefix(&bytes[at..], word));
-    key || (0..bytes.len()).filter(first).any(listed)
+    key || credentials::is_credential_name(name)
 }
 
 /// True where the name is sensitive also for a number or a flag: `prompt_tokens = 512` is a
@@ -51,11 +31,6 @@ pub fn is_sensitive(name: &str) -> bool {
 #[must_use]
 pub(super) fn is_sensitive_number(name: &str) -> bool {
     is_sensitive(name) && is_sensitive(&name.to_ascii_lowercase().replace("tokens", ""))
-}
-
-fn squeezed_prefix(bytes: &[u8], word: &str) -> bool {
-    let mut letters = bytes.iter().filter(|byte| !matches!(byte, b'_' | b'-' | b'.'));
-    word.bytes().all(|want| letters.next().is_some_and(|got| got.to_ascii_lowercase() == want))
 }
 
 /// True where the text has a word of seed 003's leak check, in any case:
@@ -119,10 +94,11 @@ fn skip(bytes: &[u8], from: usize, wanted: impl Fn(u8) -> bool) -> usize {
 fn secret_at(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let word = &text[start..end];
-    if word.as_bytes().starts_with(PEM) {
+    // What follows the beginning of a PEM block is removed to the end of the text.
+    if word.starts_with(PEM) {
         return Some((start, bytes.len()));
     }
-    if let Some(at) = CREDENTIALS.iter().filter_map(|prefix| word.find(prefix)).min() {
+    if let Some(at) = PREFIXES.iter().filter_map(|prefix| word.find(prefix)).min() {
         return Some((start + at, end));
     }
     if word.eq_ignore_ascii_case("bearer") {
@@ -161,9 +137,7 @@ fn value_span(bytes: &[u8], value: usize, name: &str) -> (usize, usize) {
         return (quote.inside, quote.close(bytes).0);
     }
     // A header's value has blanks and separators of its own: `Basic …`, `a=1; b=2`.
-    let header =
-        |word: &str| (0..name.len()).any(|at| squeezed_prefix(&name.as_bytes()[at..], word));
-    if header("authorization") || header("cookie") {
+    if credentials::names(name, "authorization") || credentials::names(name, "cookie") {
         return (value, skip(bytes, value, |byte| !matches!(byte, b'\n' | b'\r' | b'"' | b'\\')));
     }
     (value, bare_end(bytes, value))
@@ -172,7 +146,7 @@ fn value_span(bytes: &[u8], value: usize, name: &str) -> (usize, usize) {
 /// The end of a value without quotes of its own. Brackets and the quotes inside them are
 /// followed to their end, for `Some("x")` and `Token { value: "x" }`.
 fn bare_end(bytes: &[u8], value: usize) -> usize {
-    if bytes[value..].starts_with(PEM) {
+    if bytes[value..].starts_with(PEM.as_bytes()) {
         return bytes.len();
     }
     let (mut at, mut depth) = (value, 0_u32);
