@@ -225,7 +225,7 @@ impl Tenant {
         let requests = actions.map(|action| {
             let body = workload::body(prefix, tenant, action);
             let mut bytes = format!(
-                "POST /marketplace HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+                "POST /marketplace HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                  content-length: {}\r\nx-request-id: ",
                 body.len()
             );

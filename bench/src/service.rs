@@ -89,7 +89,7 @@ fn is_healthy(address: SocketAddr) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(START_TIMEOUT))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
         let mut start = [0; 12];
         stream.read_exact(&mut start)?;
         std::io::Result::Ok(&start == b"HTTP/1.1 200")

@@ -21,7 +21,7 @@ use crate::edge::Edge;
 use crate::keys::{CallerKey, Keyed};
 use crate::ports::{Identity, ReadError, Store, Stored};
 use crate::supervise::{Supervisor, Worker};
-use crate::{decider, load, reconcile, writer};
+use crate::{answers, decider, load, reconcile, writer};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
@@ -29,6 +29,9 @@ const TURNS_MAX: usize = 32;
 
 /// Subsystems without which no command is ever answered.
 const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
+
+/// Durable groups that wait to be answered.
+const ANSWERS_MAX: usize = 8;
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -132,12 +135,15 @@ impl Engine {
             draining: AtomicBool::new(false),
             door: RwLock::new(()),
         }));
+        let (durable, answered) = channel::bounded(ANSWERS_MAX);
+        let answers = answers::Shared { metrics: Arc::clone(&metrics), durable: answered };
         let written = writer::Shared {
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             pool,
             groups: grouped,
+            durable,
         };
         let decided = decider::Shared {
             store,
@@ -150,18 +156,21 @@ impl Engine {
             groups,
             states_max,
         };
-        engine.supervise(written, decided, store_workers);
+        engine.supervise(written, answers, decided, store_workers);
         engine
     }
 
     fn supervise(
         &self,
         written: writer::Shared,
+        answers: answers::Shared,
         decided: decider::Shared,
         store_workers: Vec<Worker>,
     ) {
-        let mut ledger_workers =
-            vec![Worker::thread("receipt_writer", move |stop| writer::run(&written, &stop))];
+        let mut ledger_workers = vec![
+            Worker::thread("receipt_writer", move |stop| writer::run(&written, &stop)),
+            Worker::thread("receipt_answers", move |stop| answers::run(&answers, &stop)),
+        ];
         ledger_workers.extend(store_workers);
         let (timers, unsettled, edge) = (self.clone(), self.clone(), self.clone());
         let governance = vec![

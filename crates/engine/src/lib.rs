@@ -11,6 +11,7 @@
 
 mod act;
 pub mod actions;
+mod answers;
 pub mod cache;
 pub mod clock;
 pub mod commit;
