@@ -394,8 +394,10 @@ fn turned_away(pool: &str, queue: &str) -> usize {
                 })
             })
             .collect();
-        until("all have asked", || {
-            (in_work(address) + ended.load(Ordering::Acquire) >= SIGNALS).then_some(())
+        // The others hold their places until the lock is let go.
+        let places = pool.parse::<usize>().unwrap() + queue.parse::<usize>().unwrap();
+        until("those without a place are told", || {
+            (ended.load(Ordering::Acquire) >= SIGNALS - places).then_some(())
         });
         drop(held);
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
