@@ -19,7 +19,8 @@ pub struct Live {
     pub state: StreamState,
     /// What the next receipt links to.
     pub head: StreamHead,
-    /// The due time that the store's projection shows.
+    /// The next due time by the fold. The projection was told the same; a row that it has lost
+    /// since is not noticed here.
     pub due: Option<Micros>,
     /// The newest group that wrote to it.
     pub last_group: u64,

@@ -19,6 +19,8 @@ use crate::support::*;
 const CLIENTS: u64 = 64;
 const TENANTS: u64 = 200;
 const KILLS: u64 = 50;
+/// Between two requests of a client, so that the service is loaded and not the machine exhausted;
+/// nothing is waited for.
 const CLIENT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Where the present life of the service listens; `None` between two lives.
