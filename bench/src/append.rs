@@ -128,6 +128,18 @@ fn tell(decisions: usize, mut rounds: Vec<(Ours, bare::Bare)>) -> Report {
                 each(bare.took)
             ),
         );
+        let mut waits = Waits::default();
+        last.groups.iter().for_each(|group| waits.add(group.took));
+        report.fact(
+            "one append",
+            format!(
+                "p50 {:.2}, p99 {:.2}, worst {:.2} ms",
+                waits.percentile_ms(50.0),
+                waits.percentile_ms(99.0),
+                waits.percentile_ms(100.0)
+            ),
+            "the store's part of a group, in the last round".to_owned(),
+        );
         let cpu = format!("{:.1} µs", each(last.cpu.total()));
         report.fact("engine, CPU per receipt", cpu, last.cpu.per(last.receipts));
         let cpu = format!("{:.1} µs", each(bare.cpu.total()));

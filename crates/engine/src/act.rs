@@ -16,7 +16,7 @@ use tokio::time;
 use types::{Clock, Reason, ReceiptId, StreamName, limits};
 
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
-use crate::commit::{Decided, Progress, Refused, Reply, Submission, Work};
+use crate::commit::{Decided, OpenGroup, Progress, Refused, Reply, Submission, Work};
 use crate::edge::Edge;
 use crate::keys::{CallerKey, Keyed};
 use crate::ports::{Identity, ReadError, Store, Stored};
@@ -115,9 +115,7 @@ impl Engine {
         let in_flight = Arc::new(InFlight::default());
         let pool = Pool::new(options.pool_size, options.pool_queue, Arc::clone(&metrics));
         let (queue, queued) = channel::bounded(options.queue_max);
-        // Rendezvous: a group leaves the decider only when the writer takes it, so that at most
-        // one group is provisional.
-        let (groups, grouped) = channel::bounded(0);
+        let open = Arc::new(OpenGroup::default());
         let states_max = options.states_max;
         let engine = Engine(Arc::new(Inner {
             identity: store.identity(),
@@ -142,7 +140,7 @@ impl Engine {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             pool,
-            groups: grouped,
+            open: Arc::clone(&open),
             durable,
         };
         let decided = decider::Shared {
@@ -153,7 +151,7 @@ impl Engine {
             progress,
             in_flight,
             queue: queued,
-            groups,
+            open,
             states_max,
         };
         engine.supervise(written, answers, decided, store_workers);

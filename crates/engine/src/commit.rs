@@ -2,12 +2,13 @@
 //!
 //! Owns: the shapes of a submission, its answer and a group. Refuses to know: who produces them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use governors::Command;
-use ledger::Sealed;
+use ledger::{HeadRecord, Sealed};
 use tokio::sync::{Notify, oneshot};
 use types::{Reason, StreamName};
 
@@ -116,6 +117,24 @@ pub struct Group {
 }
 
 impl Group {
+    /// A group without commands behind `head`.
+    pub fn empty(number: u64, epoch: u64, head: HeadRecord) -> Group {
+        Group {
+            number,
+            epoch,
+            batch: Batch {
+                before: head,
+                after: head,
+                entries: Vec::new(),
+                due: Vec::new(),
+                snapshots: Vec::new(),
+            },
+            waiting: Vec::new(),
+            jobs: Vec::new(),
+            transitions: Vec::new(),
+        }
+    }
+
     /// Answers everyone who waits for a group that does not become durable.
     pub fn give_up(self, answer: impl Fn() -> Reply) {
         // First: whoever is told may ask again at once, and finds no attempt taken.
@@ -123,6 +142,74 @@ impl Group {
         for waiting in self.waiting {
             let _ = waiting.reply.send(answer());
         }
+    }
+}
+
+/// The group that lies between decider and writer: the one fills it, command by command, until the
+/// other is free and takes it. So each sync carries all that was decided during the one before, and
+/// neither waits for the other to wake up.
+pub struct OpenGroup {
+    group: Mutex<Option<Group>>,
+    filled: (Sender<()>, Receiver<()>),
+    taken: (Sender<()>, Receiver<()>),
+}
+
+impl Default for OpenGroup {
+    fn default() -> OpenGroup {
+        OpenGroup { group: Mutex::default(), filled: bounded(1), taken: bounded(1) }
+    }
+}
+
+impl OpenGroup {
+    /// Lets `fill` work on the open group, or on a new one from `empty`. A group for which nobody
+    /// waits afterwards is dropped.
+    pub fn fill(&self, empty: impl FnOnce() -> Group, fill: impl FnOnce(&mut Group)) {
+        let mut open = self.lock();
+        let group = open.get_or_insert_with(empty);
+        fill(group);
+        if group.waiting.is_empty() {
+            *open = None;
+            return;
+        }
+        drop(open);
+        // When it is full the writer has been told already.
+        let _ = self.filled.0.try_send(());
+    }
+
+    /// Takes the open group, if there is one.
+    pub fn take(&self) -> Option<Group> {
+        let group = self.lock().take();
+        let _ = self.taken.0.try_send(());
+        group
+    }
+
+    /// Sends everyone back who waits for the open group.
+    pub fn give_up(&self) {
+        if let Some(group) = self.take() {
+            group.give_up(|| Reply::Again);
+        }
+    }
+
+    /// Commands in the open group.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lock().as_ref().map_or(0, |group| group.waiting.len())
+    }
+
+    /// For `select!`: ready when something may have been put in.
+    #[must_use]
+    pub fn filled(&self) -> &Receiver<()> {
+        &self.filled.1
+    }
+
+    /// For `select!`: ready when there may be room again.
+    #[must_use]
+    pub fn taken(&self) -> &Receiver<()> {
+        &self.taken.1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Group>> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

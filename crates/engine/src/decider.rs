@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, select};
 use governors::{Context, Decision, Rules, Sealing};
 use ledger::{HeadRecord, Kind, Sealed, StreamHead, View, seal};
 use telemetry::metrics::Metrics;
@@ -22,13 +22,18 @@ use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 
 use crate::actions::{InFlight, Job};
 use crate::cache::{Cache, Live};
-use crate::commit::{Decided, Group, Progress, Refused, Reply, Submission, Waiting, Work};
+use crate::commit::{
+    Decided, Group, OpenGroup, Progress, Refused, Reply, Submission, Waiting, Work,
+};
 use crate::keys::{Keyed, seal_snapshot};
-use crate::ports::{Batch, Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
+use crate::ports::{Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
 use crate::supervise::Stop;
 
 /// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
 const GROUP_MAX: usize = 512;
+
+/// Commands whose keys are looked up at once.
+const TURN_MAX: usize = 64;
 
 /// Receipts between two snapshots of a stream: bounds what a cold load has to fold.
 const SNAPSHOT_EVERY: u64 = 128;
@@ -42,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) queue: Receiver<Submission>,
-    pub(crate) groups: Sender<Group>,
+    pub(crate) open: Arc<OpenGroup>,
     pub(crate) states_max: usize,
 }
 
@@ -61,7 +66,8 @@ struct Decider<'a> {
     recent: HashMap<IdemKey, Recent>,
     head: HeadRecord,
     epoch: u64,
-    group: Group,
+    /// The newest durable group whose answers are no longer in `recent`.
+    forgotten: u64,
 }
 
 /// Runs until asked to stop. What is queued then waits for the next life: this one's memory may
@@ -74,16 +80,8 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
             return;
         }
     };
-    loop {
-        let first = select! {
-            recv(shared.queue) -> submission => submission.ok(),
-            recv(stop.channel()) -> _ => None,
-        };
-        let Some(first) = first else { return };
-        if !decider.turn(first) {
-            return;
-        }
-    }
+    while decider.turn() {}
+    shared.open.give_up();
 }
 
 impl<'a> Decider<'a> {
@@ -92,9 +90,9 @@ impl<'a> Decider<'a> {
         // the writer drops it unless it has begun already; `head` is read again on a conflict.
         // The epoch is read before the head, so that whatever changes the head later is noticed.
         shared.progress.new_epoch();
+        shared.open.give_up();
         let epoch = shared.progress.epoch();
         let head = shared.progress.after_vital_read(shared.store.head())?;
-        let number = shared.progress.next_group();
         Ok(Decider {
             shared,
             stop,
@@ -103,19 +101,22 @@ impl<'a> Decider<'a> {
             recent: HashMap::new(),
             head,
             epoch,
-            group: Group::empty(number, epoch, head),
+            forgotten: 0,
         })
     }
 
-    /// One group: drains the queue, decides, hands over. False when this life is at its end.
-    fn turn(&mut self, first: Submission) -> bool {
+    /// Decides what waits, command by command, into the open group. False when this life is at its
+    /// end.
+    fn turn(&mut self) -> bool {
+        let Some(first) = self.next() else { return false };
         if self.shared.progress.epoch() != self.epoch && !self.renew() {
             let _ = first.reply.send(Reply::Refused(store_failed()));
             return true;
         }
         let mut submissions = vec![first];
-        submissions.extend(self.shared.queue.try_iter().take(GROUP_MAX - 1));
+        submissions.extend(self.shared.queue.try_iter().take(TURN_MAX - 1));
         self.shared.metrics.receipt_queue_depth.set(self.shared.queue.len() as i64);
+        self.forget_committed();
         let priors = match self.priors(&submissions) {
             Ok(priors) => priors,
             Err(error) => {
@@ -126,43 +127,53 @@ impl<'a> Decider<'a> {
                 return true;
             }
         };
+        let open = Arc::clone(&self.shared.open);
         for (submission, prior) in submissions.into_iter().zip(priors) {
-            self.one(submission, prior);
-        }
-        self.hand_over()
-    }
-
-    fn hand_over(&mut self) -> bool {
-        if !self.group.waiting.is_empty() {
-            let next = Group::empty(self.shared.progress.next_group(), self.epoch, self.head);
-            let group = std::mem::replace(&mut self.group, next);
-            // The writer may be gone for good: whoever waits for it must be able to stop.
-            let refused = select! {
-                send(self.shared.groups, group) -> sent => sent.err().map(|error| error.0),
-                recv(self.stop.channel()) -> _ => Some(group),
-            };
-            if let Some(group) = refused {
-                group.give_up(|| Reply::Again);
-                return false;
-            }
+            let (epoch, head) = (self.epoch, self.head);
+            let empty = || Group::empty(self.shared.progress.next_group(), epoch, head);
+            open.fill(empty, |group| self.one(group, submission, prior));
         }
         // Also when nothing was sealed: signals for tenants that nobody knows load states too.
-        let committed = self.shared.progress.committed();
-        self.recent.retain(|_, recent| recent.group > committed);
-        self.cache.shrink(committed);
+        self.cache.shrink(self.shared.progress.committed());
         self.shared.metrics.streams_loaded.set(self.cache.len() as i64);
         true
     }
 
+    /// The next command, as soon as the open group has room for it; `None` when asked to stop.
+    fn next(&self) -> Option<Submission> {
+        let (open, stop) = (&self.shared.open, self.stop.channel());
+        while open.waiting() >= GROUP_MAX {
+            // The writer may be gone for good: whoever waits for it must be able to stop.
+            select! {
+                recv(open.taken()) -> _ => {}
+                recv(stop) -> _ => return None,
+            }
+        }
+        select! {
+            recv(self.shared.queue) -> submission => submission.ok(),
+            recv(stop) -> _ => None,
+        }
+    }
+
+    /// Forgets the answers that the store has by now. Before the keys are looked up there, so that
+    /// no answer is missing in both places.
+    fn forget_committed(&mut self) {
+        let committed = self.shared.progress.committed();
+        if committed != self.forgotten {
+            self.recent.retain(|_, recent| recent.group > committed);
+            self.forgotten = committed;
+        }
+    }
+
     /// Starts a new life after a failed write: everything provisional is forgotten.
     fn renew(&mut self) -> bool {
+        self.shared.open.give_up();
         self.epoch = self.shared.progress.epoch();
         self.recent.clear();
         self.cache.clear(self.shared.progress.committed());
         match self.shared.progress.after_vital_read(self.shared.store.head()) {
             Ok(head) => {
                 self.head = head;
-                self.group = Group::empty(self.group.number, self.epoch, head);
                 true
             }
             Err(error) => {
@@ -185,23 +196,23 @@ impl<'a> Decider<'a> {
         Ok(submissions.iter().map(|s| s.work.keyed.and_then(|_| found.next().flatten())).collect())
     }
 
-    fn one(&mut self, submission: Submission, prior: Option<Stored>) {
+    fn one(&mut self, group: &mut Group, submission: Submission, prior: Option<Stored>) {
         let Submission { mut work, reply } = submission;
         let since = work.since;
         if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
-            return self.answer(reply, since, answer);
+            return answer_with(group, reply, since, answer);
         }
         let fresh = work.loaded.take().filter(|loaded| loaded.epoch == self.epoch);
         let admitted = fresh.is_none_or(|loaded| self.cache.admit(&work.stream, loaded));
         if !admitted || self.cache.get(&work.stream).is_none() {
-            return self.answer(reply, since, Reply::NotLoaded(Box::new(work)));
+            return answer_with(group, reply, since, Reply::NotLoaded(Box::new(work)));
         }
-        let answer = match catch_unwind(AssertUnwindSafe(|| self.decide(&mut work))) {
+        let answer = match catch_unwind(AssertUnwindSafe(|| self.decide(group, &mut work))) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => self.defect(&work, &error.to_string()),
             Err(_) => self.defect(&work, "decision panicked"),
         };
-        self.answer(reply, since, answer);
+        answer_with(group, reply, since, answer);
     }
 
     /// A defect of ours touches this command alone; the stream is read again from the store.
@@ -239,17 +250,7 @@ impl<'a> Decider<'a> {
         Some(Reply::Decided(Decided { receipt, replayed: true }))
     }
 
-    /// A receipt leaves when its group is durable, a repeated one too: the first may be in
-    /// flight. An answer without a receipt waits for no sync.
-    fn answer(&mut self, reply: oneshot::Sender<Reply>, since: Instant, answer: Reply) {
-        if matches!(answer, Reply::Decided(_)) {
-            self.group.waiting.push(Waiting { reply, answer, since });
-        } else {
-            let _ = reply.send(answer);
-        }
-    }
-
-    fn decide(&mut self, work: &mut Work) -> Result<Reply, Broken> {
+    fn decide(&mut self, group: &mut Group, work: &mut Work) -> Result<Reply, Broken> {
         let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
         // INV-17: strictly increasing over the whole ledger, so that commit order can be verified.
         let now = self.shared.clock.now().max(Micros(self.head.at.0 + 1));
@@ -270,12 +271,18 @@ impl<'a> Decider<'a> {
                 let detail = "no place in the action queue";
                 Ok(Reply::Refused(Refused::new(Reason::ActionQueueFull, detail)))
             }
-            Decision::Seal(sealing) => self.seal(work, sealing, now),
+            Decision::Seal(sealing) => self.seal(group, work, sealing, now),
         }
     }
 
     /// Seals all drafts of a decision, then folds them: all or none.
-    fn seal(&mut self, work: &mut Work, sealing: Sealing, now: Micros) -> Result<Reply, Broken> {
+    fn seal(
+        &mut self,
+        group: &mut Group,
+        work: &mut Work,
+        sealing: Sealing,
+        now: Micros,
+    ) -> Result<Reply, Broken> {
         let stream = work.stream.clone();
         let Sealing { mut drafts, primary, effect } = sealing;
         if let (Some(keyed), Some(draft)) = (&work.keyed, drafts.get_mut(primary)) {
@@ -300,24 +307,25 @@ impl<'a> Decider<'a> {
             }
             None => None,
         };
-        let entries = fold(live, &sealed, &mut self.group.transitions)?;
+        let entries = fold(live, &sealed, &mut group.transitions)?;
         live.head = head;
-        live.last_group = self.group.number;
+        live.last_group = group.number;
         let due = live.state.next_due();
         if due != live.due {
             live.due = due;
-            self.group.batch.due.push((stream.clone(), due));
+            group.batch.due.push((stream.clone(), due));
         }
         if head.next_seq / SNAPSHOT_EVERY > (head.next_seq - sealed.len() as u64) / SNAPSHOT_EVERY {
-            self.group.batch.snapshots.extend(snapshot(&self.identity, &stream, live));
+            group.batch.snapshots.extend(snapshot(&self.identity, &stream, live));
         }
-        self.book(work.keyed, &answer, entries, primary, job);
+        self.book(group, work.keyed, &answer, entries, primary, job);
         Ok(Reply::Decided(Decided { receipt: answer, replayed: false }))
     }
 
     /// Enters sealed receipts into the group. From here on nothing can fail.
     fn book(
         &mut self,
+        group: &mut Group,
         keyed: Option<Keyed>,
         answer: &Arc<Sealed>,
         mut entries: Vec<Entry>,
@@ -327,15 +335,26 @@ impl<'a> Decider<'a> {
         if let Some(keyed) = keyed {
             let key = keyed.store_key();
             entries[primary].key = Some(key);
-            let (receipt, group) = (Arc::clone(answer), self.group.number);
-            self.recent.insert(key, Recent { receipt, commitment: keyed.commitment, group });
+            let receipt = Arc::clone(answer);
+            let recent = Recent { receipt, commitment: keyed.commitment, group: group.number };
+            self.recent.insert(key, recent);
         }
         for entry in &entries {
             self.head = self.head.after(entry.sealed.hash, entry.sealed.at);
         }
-        self.group.batch.after = self.head;
-        self.group.batch.entries.extend(entries);
-        self.group.jobs.extend(job);
+        group.batch.after = self.head;
+        group.batch.entries.extend(entries);
+        group.jobs.extend(job);
+    }
+}
+
+/// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. An
+/// answer without a receipt waits for no sync.
+fn answer_with(group: &mut Group, reply: oneshot::Sender<Reply>, since: Instant, answer: Reply) {
+    if matches!(answer, Reply::Decided(_)) {
+        group.waiting.push(Waiting { reply, answer, since });
+    } else {
+        let _ = reply.send(answer);
     }
 }
 
@@ -391,23 +410,4 @@ enum Broken {
     NoPrimary,
     #[error("stream is gone from memory")]
     Gone,
-}
-
-impl Group {
-    fn empty(number: u64, epoch: u64, head: HeadRecord) -> Group {
-        Group {
-            number,
-            epoch,
-            batch: Batch {
-                before: head,
-                after: head,
-                entries: Vec::new(),
-                due: Vec::new(),
-                snapshots: Vec::new(),
-            },
-            waiting: Vec::new(),
-            jobs: Vec::new(),
-            transitions: Vec::new(),
-        }
-    }
 }

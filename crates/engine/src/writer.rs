@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+use crossbeam_channel::{Sender, TrySendError, select};
 use telemetry::metrics::Metrics;
 use types::Reason;
 
 use crate::actions::Pool;
-use crate::commit::{Group, Progress, Refused, Reply};
+use crate::commit::{Group, OpenGroup, Progress, Refused, Reply};
 use crate::ports::{AppendError, Store};
 use crate::supervise::Stop;
 
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) pool: Pool,
-    pub(crate) groups: Receiver<Group>,
+    pub(crate) open: Arc<OpenGroup>,
     /// Where durable groups go to be answered.
     pub(crate) durable: Sender<Group>,
 }
@@ -37,14 +37,11 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     shared.progress.new_epoch();
     loop {
         select! {
-            recv(shared.groups) -> group => match group {
-                Ok(group) => write(shared, group, stop),
-                // The decider is gone for good, which happens only on the way down.
-                Err(_) => {
-                    let _ = stop.channel().recv();
-                    return;
+            recv(shared.open.filled()) -> _ => {
+                if let Some(group) = shared.open.take() {
+                    write(shared, group, stop);
                 }
-            },
+            }
             recv(stop.channel()) -> _ => return,
         }
     }
