@@ -256,7 +256,7 @@ impl Drive {
                 .act(Request {
                     stream,
                     command,
-                    actor: "marketplace",
+                    actor: "marketplace".into(),
                     may_register: true,
                     key: Some(key),
                 })

@@ -1,21 +1,42 @@
 //! Settings: where they come from, and `tai check`.
 //!
-//! Owns: reading the environment and the settings file, which nothing else does. Refuses to know:
-//! what a setting means.
+//! Owns: reading the environment and the settings file, which nothing else does, and the port that
+//! a link stands for. Refuses to know: what a setting means.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use settings::{Resolved, Settings};
+use settings::{Baseline, Resolved, Source};
 
 use crate::cli::{EXIT_OK, EXIT_USAGE, complain, say};
 use crate::serve::rules;
 
 const DEFAULT_FILE: &str = "tai.toml";
 
-/// Resolves all settings; the mistakes of all of them at once otherwise.
-pub(crate) fn resolve(config: Option<&Path>) -> Result<Resolved, Vec<String>> {
+/// The setting whose default depends on the name that the binary was called by.
+const PORT: &str = "PORT";
+
+/// One variable of the environment that is no setting. An empty one counts as unset, as settings do.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// What a process starts with.
+pub(crate) struct Start {
+    /// The texts of environment and file, for when a live change ends.
+    pub(crate) baseline: Baseline,
+    /// What follows from them.
+    pub(crate) resolved: Resolved,
+}
+
+/// Resolves all settings; the mistakes of all of them at once otherwise. `default_port` stands in
+/// for the table's.
+pub(crate) fn resolve(
+    config: Option<&Path>,
+    default_port: Option<u16>,
+) -> Result<Start, Vec<String>> {
     let path = config.unwrap_or(Path::new(DEFAULT_FILE));
     let name = path.display().to_string();
     let text = match std::fs::read_to_string(path) {
@@ -24,8 +45,27 @@ pub(crate) fn resolve(config: Option<&Path>) -> Result<Resolved, Vec<String>> {
         Err(error) => return Err(vec![format!("settings file {name}: {error}")]),
     };
     let file = text.as_deref().map(|text| (name.as_str(), text));
-    Settings::resolve(&|name| std::env::var_os(name), file)
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let environment = |name: &str| std::env::var_os(name);
+    let resolve = |lookup: &dyn Fn(&str) -> Option<OsString>| {
+        let baseline = Baseline::capture(lookup, file);
+        match baseline.resolve(&[]) {
+            Ok(resolved) => Ok(Start { baseline, resolved }),
+            Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        }
+    };
+    let start = resolve(&environment)?;
+    match default_port {
+        Some(port) if is_default(&start.resolved, PORT) => {
+            let port = OsString::from(port.to_string());
+            resolve(&|name| if name == PORT { Some(port.clone()) } else { environment(name) })
+        }
+        _ => Ok(start),
+    }
+}
+
+fn is_default(resolved: &Resolved, name: &str) -> bool {
+    let mut origins = resolved.provenance.iter();
+    origins.any(|origin| origin.name == name && origin.source == Source::Default)
 }
 
 /// Prints each setting with its value, unit and origin, then checks what can be checked without

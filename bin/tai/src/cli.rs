@@ -9,6 +9,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ctl::Ctl;
+use crate::daemon::Place;
+
 /// Nothing is wrong.
 pub(crate) const EXIT_OK: u8 = 0;
 /// The command ran and the answer is no: a ledger that does not verify, a start that failed.
@@ -30,13 +33,66 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// What is done on this machine, with its settings.
+    #[command(flatten)]
+    Local(Local),
+    /// Ask the running service.
+    Ctl(Ctl),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Local {
     /// Run the service; the default.
-    Serve,
+    #[command(visible_alias = "foreground")]
+    Serve(Serve),
+    /// Run the service in the background, and wait until it answers.
+    Start(Place),
+    /// Stop the service that `start` began, gracefully.
+    Stop(Place),
+    /// Stop it and start it again, with the settings of now.
+    Restart(Place),
+    /// Tell whether the service that `start` began runs, and how it is.
+    Status(Place),
     /// Show every setting, where its value comes from, and stop.
     Check,
     /// Work on the receipt ledger.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Keys, while the service is stopped.
+    #[command(subcommand)]
+    Key(Key),
+}
+
+impl Default for Command {
+    fn default() -> Command {
+        Command::Local(Local::Serve(Serve::default()))
+    }
+}
+
+/// How to run the service.
+#[derive(Args, Default)]
+pub(crate) struct Serve {
+    /// Leave the session of the terminal; `start` says it.
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+/// Verbs on keys that need no running service.
+#[derive(Subcommand)]
+pub(crate) enum Key {
+    /// A new key of the service, printed once and kept nowhere. For the first one; with a running
+    /// service it is `tai ctl key create`.
+    Create(CreateKey),
+}
+
+#[derive(Args)]
+pub(crate) struct CreateKey {
+    /// It may do everything that an operator does. There is no other kind without a service.
+    #[arg(long, required = true)]
+    pub(crate) admin: bool,
+    /// What a person calls it.
+    #[arg(long)]
+    pub(crate) label: Option<String>,
 }
 
 /// Verbs on the ledger. None of them edits history.

@@ -3,15 +3,27 @@
 //! Owns: the command line and the order in which the parts are put together. Refuses to know:
 //! anything that a part knows.
 
+mod called;
 mod check;
 mod cli;
+mod client;
+mod ctl;
+mod daemon;
 mod fold;
+mod key_verbs;
 mod ledger_verbs;
+mod live;
+mod pull;
 mod serve;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use called::Called;
+use check::Start;
 use clap::Parser;
+use cli::{Command, Local};
+use daemon::{Daemon, Verb};
 
 /// The allocator: memory stays with the thread that uses it, and goes back to the system.
 #[global_allocator]
@@ -19,14 +31,39 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    let settings = match check::resolve(arguments.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(mistakes) => return cli::usage_error(&mistakes),
+    let called = match Called::now(check::variable("PATH").as_deref()) {
+        Ok(called) => called,
+        Err(error) => return cli::failure(&error),
     };
-    let outcome = match arguments.command.unwrap_or(cli::Command::Serve) {
-        cli::Command::Serve => serve::run(settings.settings),
-        cli::Command::Check => check::show(&settings),
-        cli::Command::Ledger(verb) => ledger_verbs::run(verb, &settings.settings.ledger_dir),
+    let config = arguments.config.as_deref();
+    let settings = check::resolve(config, called.default_port());
+    let outcome = match (arguments.command.unwrap_or_default(), settings) {
+        // The service that is asked may run elsewhere, with settings of its own.
+        (Command::Ctl(ctl), settings) => {
+            ctl::run(ctl, settings.map(|start| start.resolved.settings), &check::variable)
+        }
+        (Command::Local(_), Err(mistakes)) => return cli::usage_error(&mistakes),
+        (Command::Local(command), Ok(start)) => run(command, start, config, &called),
     };
     outcome.unwrap_or_else(|error| cli::failure(&error))
+}
+
+fn run(
+    command: Local,
+    start: Start,
+    config: Option<&Path>,
+    called: &Called,
+) -> anyhow::Result<ExitCode> {
+    let in_background =
+        |verb, place| Daemon::new(called, &start.resolved.settings, config, place).run(verb);
+    match command {
+        Local::Serve(how) => serve::run(start, called.program(), how.detached),
+        Local::Start(place) => in_background(Verb::Start, place),
+        Local::Stop(place) => in_background(Verb::Stop, place),
+        Local::Restart(place) => in_background(Verb::Restart, place),
+        Local::Status(place) => in_background(Verb::Status, place),
+        Local::Check => check::show(&start.resolved),
+        Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings.ledger_dir),
+        Local::Key(verb) => key_verbs::run(verb, &start.resolved.settings),
+    }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use types::Reason;
 
+pub mod admin;
 mod fields;
 pub mod json;
 pub mod marketplace;

@@ -3,21 +3,24 @@
 //! Owns: loading cold streams before they are queued, so that a cold tenant never delays
 //! strangers; coming back after a lost race; start and drain. Refuses to know: HTTP.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel as channel;
-use governors::{Command, Rules};
+use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::{RwLock, oneshot, watch};
 use tokio::time;
-use types::{Clock, Reason, ReceiptId, StreamName, limits};
+use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
+use crate::access::Access;
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
 use crate::commit::{Decided, OpenGroup, Progress, Refused, Reply, Submission, Work};
-use crate::edge::Edge;
+use crate::edge::{Edge, Refusal};
 use crate::keys::{CallerKey, Keyed};
 use crate::ports::{Identity, ReadError, Store, Stored};
 use crate::supervise::{Supervisor, Worker};
@@ -76,7 +79,7 @@ pub struct Request<'a> {
     /// What to decide.
     pub command: Command,
     /// Who asks, for the receipt's `actor`.
-    pub actor: &'static str,
+    pub actor: Cow<'static, str>,
     /// May register an unknown tenant.
     pub may_register: bool,
     /// The caller's idempotency key.
@@ -94,7 +97,10 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) pool: Pool,
     pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) options: Options,
+    pub(crate) rules: Arc<Rules>,
+    options: Arc<ArcSwap<Options>>,
+    access: Arc<Access>,
+    live: watch::Sender<u64>,
     identity: Identity,
     pub(crate) progress: Arc<Progress>,
     queue: channel::Sender<Submission>,
@@ -113,10 +119,16 @@ impl Engine {
         let Parts { store, rules, clock, registry, metrics, store_workers } = parts;
         let progress = Arc::new(Progress::default());
         let in_flight = Arc::new(InFlight::default());
-        let pool = Pool::new(options.pool_size, options.pool_queue, Arc::clone(&metrics));
-        let (queue, queued) = channel::bounded(options.queue_max);
+        let options = Arc::new(ArcSwap::from_pointee(options));
+        let access = Arc::new(Access::default());
+        let live = watch::Sender::new(0);
+        let pool = Pool::new(Arc::clone(&options), Arc::clone(&metrics));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the limit is a live setting: see `one_turn`"
+        )]
+        let (queue, queued) = channel::unbounded();
         let open = Arc::new(OpenGroup::default());
-        let states_max = options.states_max;
         let engine = Engine(Arc::new(Inner {
             identity: store.identity(),
             store: Arc::clone(&store),
@@ -125,7 +137,10 @@ impl Engine {
             registry,
             pool: pool.clone(),
             in_flight: Arc::clone(&in_flight),
-            options,
+            rules: Arc::clone(&rules),
+            options: Arc::clone(&options),
+            access: Arc::clone(&access),
+            live: live.clone(),
             progress: Arc::clone(&progress),
             queue,
             edge: Edge::default(),
@@ -140,6 +155,8 @@ impl Engine {
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),
             pool,
+            access,
+            live,
             open: Arc::clone(&open),
             durable,
         };
@@ -152,7 +169,7 @@ impl Engine {
             in_flight,
             queue: queued,
             open,
-            states_max,
+            options,
         };
         engine.supervise(written, answers, decided, store_workers);
         engine
@@ -176,32 +193,29 @@ impl Engine {
             Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
             Worker::task("unsettled", move |stop| reconcile::unsettled(unsettled.clone(), stop)),
         ];
-        let workers = (0..self.0.pool.size()).map(|_| {
-            let engine = self.clone();
-            Worker::task("action_worker", move |stop| {
-                let (engine, bench) = (engine.clone(), engine.bench());
-                async move {
-                    let waiting = stop.clone();
-                    let settle = |job, command| {
-                        reconcile::settle(engine.clone(), job, command, waiting.clone())
-                    };
-                    bench.work(stop, settle).await;
-                }
-            })
+        let acting = self.clone();
+        let actions = Worker::task("action_workers", move |stop| {
+            let (engine, bench) = (acting.clone(), acting.bench());
+            async move {
+                let waiting = stop.clone();
+                let settle =
+                    |job, command| reconcile::settle(engine.clone(), job, command, waiting.clone());
+                bench.work(stop, settle).await;
+            }
         });
         self.supervisor().start("receipt_ledger_sup", ledger_workers);
         self.supervisor().start("governance_sup", governance);
         // Not beside the decider: workers of one subsystem are stopped together, and this one
         // waits for the decider's answers.
         let edge = Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop));
-        self.supervisor().start("action_pool", workers.chain([edge]).collect());
+        self.supervisor().start("action_pool", vec![actions, edge]);
     }
 
     fn bench(&self) -> Bench {
         Bench {
             pool: self.0.pool.clone(),
             registry: self.0.registry.clone(),
-            timeout: self.0.options.action_timeout,
+            options: Arc::clone(&self.0.options),
             metrics: Arc::clone(&self.0.metrics),
         }
     }
@@ -247,7 +261,7 @@ impl Engine {
         let fresh = || Work {
             stream: stream.clone(),
             command: Arc::clone(&command),
-            actor,
+            actor: actor.clone(),
             may_register,
             keyed,
             loaded: None,
@@ -278,8 +292,11 @@ impl Engine {
             return Err(Refused::new(Reason::GovernorNotReady, "a part is down"));
         }
         let (reply, answer) = oneshot::channel();
-        // INV-13: a full queue is an answer.
-        self.0.queue.try_send(Submission { work, reply }).map_err(|_| {
+        // INV-13: a full queue is an answer. Callers that look at once pass it by their number,
+        // which the front door bounds.
+        let room = self.0.queue.len() < self.options().queue_max;
+        let sent = room.then(|| self.0.queue.send(Submission { work, reply }).ok()).flatten();
+        sent.ok_or_else(|| {
             let mut refused =
                 Refused::new(Reason::ServiceUnavailable, "too many decisions are waiting");
             refused.retry_after_s = Some(1);
@@ -339,7 +356,7 @@ impl Engine {
     }
 
     fn checked(&self, stored: Stored) -> Result<Stored, Refused> {
-        if !self.0.options.verify_reads {
+        if !self.options().verify_reads {
             return Ok(stored);
         }
         let intact = View::scan(&stored.core).is_ok_and(|view| stored.is_intact(&view));
@@ -353,9 +370,55 @@ impl Engine {
         Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
     }
 
-    /// Counts a refusal that got no receipt of its own.
-    pub fn refused_at_edge(&self, reason: Reason, endpoint: &'static str) {
-        self.0.edge.count(reason, endpoint);
+    /// Counts a refusal that got no receipt of its own; `tenant` is whose credential it was.
+    pub fn refused_at_edge(
+        &self,
+        reason: Reason,
+        endpoint: &'static str,
+        tenant: Option<TenantId>,
+    ) {
+        self.0.edge.count(Refusal { reason, endpoint, tenant });
+    }
+
+    /// A stream's state as it is stored: for who looks, not for who decides.
+    ///
+    /// # Errors
+    /// The reasons of a store that does not answer.
+    pub async fn state(&self, stream: &StreamName) -> Result<StreamState, Refused> {
+        Ok(self.load(stream).await?.live.state)
+    }
+
+    /// The options in force.
+    #[must_use]
+    pub fn options(&self) -> Arc<Options> {
+        self.0.options.load_full()
+    }
+
+    /// Puts other options in force, from the next decision and the next action on.
+    pub fn reconfigure(&self, options: Options) {
+        self.0.options.store(Arc::new(options));
+    }
+
+    /// Changes whenever a live setting or a blocked source does, after the change is durable.
+    #[must_use]
+    pub fn live_changes(&self) -> watch::Receiver<u64> {
+        self.0.live.subscribe()
+    }
+
+    /// Commands that wait for the decider.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.0.queue.len()
+    }
+
+    /// Places taken in the action pool and its queue.
+    #[must_use]
+    pub fn actions_depth(&self) -> usize {
+        self.0.pool.depth()
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.access
     }
 
     /// The counts of refusals since the last receipt about them.
@@ -364,10 +427,26 @@ impl Engine {
     }
 
     /// Records a fact about the service itself.
+    ///
+    /// # Errors
+    /// As [`Engine::act`].
     pub async fn note(&self, event: &'static str, detail: String) -> Result<(), Refused> {
+        self.note_by("tai".into(), event, detail).await
+    }
+
+    /// [`Engine::note`] of what somebody did.
+    ///
+    /// # Errors
+    /// As [`Engine::act`].
+    pub async fn note_by(
+        &self,
+        actor: Cow<'static, str>,
+        event: &'static str,
+        detail: String,
+    ) -> Result<(), Refused> {
         let stream = StreamName::system(limits::STREAM_OPS);
         let command = Command::Note { event, detail };
-        let request = Request { stream, command, actor: "tai", may_register: false, key: None };
+        let request = Request { stream, command, actor, may_register: false, key: None };
         self.submit(request, None).await.map(drop)
     }
 
@@ -411,7 +490,12 @@ impl Engine {
         self.0.progress.store_answers()
     }
 
-    /// True once [`Engine::drain`] has begun.
+    /// Refuses new work from now on and goes on with what is inside; only a start undoes it.
+    pub fn refuse_work(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// True once [`Engine::drain`] has begun, or [`Engine::refuse_work`] was asked for.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
@@ -422,7 +506,7 @@ impl Engine {
     /// settled is found by the reconciler of the next start. Returns within `deadline`, also when
     /// the store hangs.
     pub async fn drain(&self, deadline: Duration) {
-        self.0.draining.store(true, Ordering::Release);
+        self.refuse_work();
         let supervisor = self.supervisor();
         let now = time::Instant::now();
         // An action that does not end must not cost the record of the stop.

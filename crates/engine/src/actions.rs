@@ -11,15 +11,19 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel as channel;
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use governors::{Command, Effect, Outcome, OutcomeStatus};
 use telemetry::metrics::Metrics;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use types::{ReceiptId, StreamName};
+
+use crate::act::Options;
 
 /// Tries of an action that may be repeated.
 pub const TRIES_MAX: u32 = 3;
@@ -135,7 +139,16 @@ impl Registry {
 /// are one place: whoever has to repeat a decision keeps one, so that a lost race or a failed
 /// write never costs it the place.
 #[derive(Debug, Clone)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Arc<Place>);
+
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// An action to perform, with the place it was promised.
 #[derive(Debug)]
@@ -233,9 +246,8 @@ impl Drop for Mark {
 /// The pool's entrance. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
-    places: Arc<Semaphore>,
-    size: usize,
-    places_max: usize,
+    taken: Arc<AtomicUsize>,
+    options: Arc<ArcSwap<Options>>,
     jobs: channel::Sender<Job>,
     queued: channel::Receiver<Job>,
     wake: Arc<tokio::sync::Notify>,
@@ -243,15 +255,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `size` workers with `queue` places to wait.
+    /// A pool of as many workers and places to wait as the options say at the time.
     #[must_use]
-    pub fn new(size: usize, queue: usize, metrics: Arc<Metrics>) -> Pool {
-        let places_max = size + queue;
-        let (jobs, queued) = channel::bounded(places_max);
+    pub fn new(options: Arc<ArcSwap<Options>>, metrics: Arc<Metrics>) -> Pool {
+        #[expect(clippy::disallowed_methods, reason = "each job holds a permit, which are limited")]
+        let (jobs, queued) = channel::unbounded();
         Pool {
-            places: Arc::new(Semaphore::new(places_max)),
-            size,
-            places_max,
+            taken: Arc::default(),
+            options,
             jobs,
             queued,
             wake: Arc::new(tokio::sync::Notify::new()),
@@ -259,27 +270,25 @@ impl Pool {
         }
     }
 
-    /// Workers.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
     /// A place for one action, or `None` when the queue is full.
     #[must_use]
     pub fn reserve(&self) -> Option<Permit> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(|place| Permit(Arc::new(place)))
+        let options = self.options.load();
+        let places_max = options.pool_size + options.pool_queue;
+        let next = |taken: usize| (taken < places_max).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()?;
+        Some(Permit(Arc::new(Place(Arc::clone(&self.taken)))))
     }
 
     /// Places taken: actions waiting and running, and commands that may still need one.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.places_max - self.places.available_permits()
+        self.taken.load(Ordering::Acquire)
     }
 
     pub(crate) fn submit(&self, job: Job) {
-        // Each job holds a permit and there are as many places as permits: this cannot block.
-        if let Err(error) = self.jobs.try_send(job) {
+        // Fails only when the pool is gone.
+        if let Err(error) = self.jobs.send(job) {
             let attempt = error.into_inner().attempt();
             tracing::error!(event = "action_lost", %attempt, "action queue refused a permitted job");
         }
@@ -303,34 +312,42 @@ impl Pool {
     }
 }
 
-/// What a worker needs besides the pool.
+/// What the workers need besides the pool.
 #[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
-    pub(crate) timeout: Duration,
+    pub(crate) options: Arc<ArcSwap<Options>>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Bench {
-    /// One worker: performs jobs one after the other and settles each through `settle`.
+    /// The workers: performs as many jobs at once as the options say at the time, and settles each
+    /// through `settle`. When asked to stop, what runs is finished and nothing new is begun.
     pub(crate) async fn work<F: Future<Output = ()>>(
         &self,
         mut stop: crate::supervise::Stop,
         settle: impl Fn(Job, Command) -> F,
     ) {
+        let mut running = FuturesUnordered::new();
         loop {
-            let job = tokio::select! {
+            let room = running.len() < self.options.load().pool_size;
+            tokio::select! {
                 biased;
-                () = stop.asked() => return,
-                job = self.pool.next() => job,
-            };
-            self.metrics.worker_pool_active.inc();
-            let outcome = self.perform(&job).await;
-            self.metrics.worker_pool_active.dec();
-            let command = Command::Settle { attempt: job.attempt(), outcome };
-            settle(job, command).await;
+                () = stop.asked() => break,
+                Some(()) = running.next(), if !running.is_empty() => {}
+                job = self.pool.next(), if room => running.push(self.one(job, &settle)),
+            }
         }
+        while running.next().await.is_some() {}
+    }
+
+    async fn one<F: Future<Output = ()>>(&self, job: Job, settle: &impl Fn(Job, Command) -> F) {
+        self.metrics.worker_pool_active.inc();
+        let outcome = self.perform(&job).await;
+        self.metrics.worker_pool_active.dec();
+        let command = Command::Settle { attempt: job.attempt(), outcome };
+        settle(job, command).await;
     }
 
     async fn perform(&self, job: &Job) -> Outcome {
@@ -348,7 +365,10 @@ impl Bench {
             let again = spec.idempotent && tries < TRIES_MAX;
             // One broken actuator must neither take its worker down nor leave the attempt open.
             let guarded = AssertUnwindSafe(async { actuator.run(call).await }).catch_unwind();
-            match tokio::time::timeout(self.timeout, guarded).await.map(Result::ok) {
+            match tokio::time::timeout(self.options.load().action_timeout, guarded)
+                .await
+                .map(Result::ok)
+            {
                 Ok(Some(Ok(()))) => break OutcomeStatus::Success,
                 Ok(Some(Err(ActionError::Retryable(_))) | None) | Err(_) if again => {
                     tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;

@@ -59,6 +59,11 @@ impl Cache {
         }
     }
 
+    /// Holds at most `cap` states from now on.
+    pub fn resize(&mut self, cap: usize) {
+        self.generation_cap = (cap / 2).max(1);
+    }
+
     /// States held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,12 +2,13 @@
 //!
 //! Owns: the shapes of a submission, its answer and a group. Refuses to know: who produces them.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use governors::Command;
+use governors::{Command, Touch};
 use ledger::{HeadRecord, Sealed};
 use tokio::sync::{Notify, oneshot};
 use types::{Reason, StreamName};
@@ -68,7 +69,7 @@ pub struct Work {
     /// What to decide.
     pub command: Arc<Command>,
     /// Who asks.
-    pub actor: &'static str,
+    pub actor: Cow<'static, str>,
     /// May register an unknown tenant.
     pub may_register: bool,
     /// The caller's idempotency key.
@@ -112,6 +113,8 @@ pub struct Group {
     pub waiting: Vec<Waiting>,
     /// What to perform afterwards.
     pub jobs: Vec<Job>,
+    /// Streams whose keys or live settings change with it.
+    pub touched: Vec<(StreamName, Touch)>,
     /// State changes to count, once they are durable: governor, from, to.
     pub transitions: Vec<(&'static str, &'static str, &'static str)>,
 }
@@ -131,6 +134,7 @@ impl Group {
             },
             waiting: Vec::new(),
             jobs: Vec::new(),
+            touched: Vec::new(),
             transitions: Vec::new(),
         }
     }

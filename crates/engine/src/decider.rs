@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
 use governors::{Context, Decision, Rules, Sealing};
 use ledger::{HeadRecord, Kind, Sealed, StreamHead, View, seal};
@@ -20,6 +21,7 @@ use telemetry::metrics::Metrics;
 use tokio::sync::oneshot;
 use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 
+use crate::act::Options;
 use crate::actions::{InFlight, Job};
 use crate::cache::{Cache, Live};
 use crate::commit::{
@@ -48,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) queue: Receiver<Submission>,
     pub(crate) open: Arc<OpenGroup>,
-    pub(crate) states_max: usize,
+    pub(crate) options: Arc<ArcSwap<Options>>,
 }
 
 /// An answer that a key was used for, in a group that is not in the store yet.
@@ -97,7 +99,7 @@ impl<'a> Decider<'a> {
             shared,
             stop,
             identity: shared.store.identity(),
-            cache: Cache::new(shared.states_max),
+            cache: Cache::new(shared.options.load().states_max),
             recent: HashMap::new(),
             head,
             epoch,
@@ -134,6 +136,7 @@ impl<'a> Decider<'a> {
             open.fill(empty, |group| self.one(group, submission, prior));
         }
         // Also when nothing was sealed: signals for tenants that nobody knows load states too.
+        self.cache.resize(self.shared.options.load().states_max);
         self.cache.shrink(self.shared.progress.committed());
         self.shared.metrics.streams_loaded.set(self.cache.len() as i64);
         true
@@ -257,7 +260,7 @@ impl<'a> Decider<'a> {
         let cx = Context {
             stream: &work.stream,
             now,
-            actor: work.actor,
+            actor: &work.actor,
             may_register: work.may_register,
         };
         match governors::decide(&self.shared.rules, &live.state, &work.command, &cx) {
@@ -307,7 +310,7 @@ impl<'a> Decider<'a> {
             }
             None => None,
         };
-        let entries = fold(live, &sealed, &mut group.transitions)?;
+        let entries = fold(live, &sealed, group)?;
         live.head = head;
         live.last_group = group.number;
         let due = live.state.next_due();
@@ -359,18 +362,15 @@ fn answer_with(group: &mut Group, reply: oneshot::Sender<Reply>, since: Instant,
 }
 
 /// Folds sealed receipts into the state, from the very bytes that will be stored.
-fn fold(
-    live: &mut Live,
-    sealed: &[Sealed],
-    transitions: &mut Vec<(&'static str, &'static str, &'static str)>,
-) -> Result<Vec<Entry>, Broken> {
+fn fold(live: &mut Live, sealed: &[Sealed], group: &mut Group) -> Result<Vec<Entry>, Broken> {
     // In place: when a receipt does not fold, the caller forgets the stream and reads it again.
     let mut entries = Vec::with_capacity(sealed.len());
-    let mut changes = Vec::new();
+    let (mut changes, mut touched) = (Vec::new(), Vec::new());
     for receipt in sealed {
         let view = View::scan(&receipt.core)?;
         live.state.apply(&view)?;
         changes.extend(governors::transition_labels(&view));
+        touched.extend(governors::touches(&view).map(|touch| (receipt.stream.clone(), touch)));
         entries.push(Entry {
             sealed: receipt.clone(),
             kind: view.kind,
@@ -378,7 +378,8 @@ fn fold(
             settles: settles(&view),
         });
     }
-    transitions.extend(changes);
+    group.transitions.extend(changes);
+    group.touched.extend(touched);
     Ok(entries)
 }
 

@@ -91,7 +91,7 @@ fn snapshot_mac(
     keyed(identity, b"snapshot", &parts)
 }
 
-fn keyed(identity: &Identity, label: &[u8], parts: &[&[u8]]) -> Hash {
+pub(crate) fn keyed(identity: &Identity, label: &[u8], parts: &[&[u8]]) -> Hash {
     // `new` takes a key of the block's length and cannot fail; `new_from_slice` could.
     let mut block = [0; 64];
     block[..32].copy_from_slice(&identity.secret);

@@ -9,6 +9,7 @@
 //!    └── answer ─────┴──────────────────────┴──▶ action pool ──▶ act (Settle)
 //! ```
 
+pub mod access;
 mod act;
 pub mod actions;
 mod answers;
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod commit;
 mod decider;
 pub mod edge;
+pub mod intake;
 pub mod keys;
 mod load;
 pub mod ports;

@@ -14,7 +14,7 @@ use types::{Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
 use crate::actions::{Job, Mark};
-use crate::edge::WINDOW;
+use crate::edge::{Refusal, WINDOW};
 use crate::ports::Stored;
 use crate::supervise::Stop;
 
@@ -35,7 +35,7 @@ pub(crate) async fn timers(engine: Engine, mut stop: Stop) {
         if !more {
             tokio::select! {
                 () = stop.asked() => return,
-                () = tokio::time::sleep(engine.inner().options.check_interval) => {}
+                () = tokio::time::sleep(engine.options().check_interval) => {}
             }
         }
     }
@@ -71,7 +71,7 @@ fn tick(stream: &StreamName) -> Request<'static> {
     Request {
         stream: stream.clone(),
         command: Command::Tick,
-        actor: "timer",
+        actor: "timer".into(),
         may_register: false,
         key: None,
     }
@@ -86,7 +86,7 @@ pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
         }
         tokio::select! {
             () = stop.asked() => return,
-            () = tokio::time::sleep(engine.inner().options.check_interval) => {}
+            () = tokio::time::sleep(engine.options().check_interval) => {}
         }
     }
 }
@@ -148,7 +148,7 @@ fn settlement(stream: &StreamName, attempt: ReceiptId, outcome: Outcome) -> Requ
     Request {
         stream: stream.clone(),
         command: Command::Settle { attempt, outcome },
-        actor: "action_pool",
+        actor: "action_pool".into(),
         may_register: false,
         key: None,
     }
@@ -162,7 +162,7 @@ pub(crate) async fn settle(engine: Engine, job: Job, command: Command, mut stop:
         let request = Request {
             stream: stream.clone(),
             command: command.clone(),
-            actor: "action_pool",
+            actor: "action_pool".into(),
             may_register: false,
             key: None,
         };
@@ -192,24 +192,34 @@ pub(crate) async fn edge(engine: Engine, mut stop: Stop) {
     }
 }
 
-/// One receipt for each count. What cannot be recorded goes back and is part of the next one.
+/// One receipt for each count: of a tenant's refusals in its own chain, of all others in `_edge`.
+/// What cannot be recorded goes back and is part of the next one.
 pub(crate) async fn flush_edge(engine: &Engine) {
     let counts = engine.edge().take();
-    let receipts = counts.into_iter().map(|(reason, endpoint, count)| async move {
-        if let Err(refused) = engine.submit(refusals(reason, endpoint, count), None).await {
-            engine.edge().add(reason, endpoint, count);
-            tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
+    let receipts = counts.into_iter().map(|(refusal, count)| async move {
+        match engine.submit(refusals(&refusal, count), None).await {
+            Ok(_) => {}
+            // A tenant that nobody registered has no chain.
+            Err(refused) if refused.reason == Reason::UnknownTenant => {
+                engine.edge().add(Refusal { tenant: None, ..refusal }, count);
+            }
+            Err(refused) => {
+                engine.edge().add(refusal, count);
+                tracing::warn!(event = "edge_waits", %refused, "refusals cannot be recorded yet");
+            }
         }
     });
     join_all(receipts).await;
 }
 
-fn refusals(reason: Reason, endpoint: &'static str, count: u64) -> Request<'static> {
+fn refusals(refusal: &Refusal, count: u64) -> Request<'static> {
+    let Refusal { reason, endpoint, ref tenant } = *refusal;
     let window_s = WINDOW.as_secs() as i64;
+    let edge = || StreamName::system(limits::STREAM_EDGE);
     Request {
-        stream: StreamName::system(limits::STREAM_EDGE),
+        stream: tenant.as_ref().map_or_else(edge, StreamName::tenant),
         command: Command::Refused { reason, endpoint, count, window_s },
-        actor: "tai",
+        actor: "tai".into(),
         may_register: false,
         key: None,
     }

@@ -223,11 +223,19 @@ impl Supervisor {
         self.given_up.subscribe()
     }
 
-    /// Restarts one subsystem; false when there is none of that name. `governor_sup` is the name
-    /// that seed 001 once uses for `governance_sup`.
+    /// The name of a subsystem as it is shown. `governor_sup` is the name that seed 001 once uses
+    /// for `governance_sup`.
+    #[must_use]
+    pub fn canonical(&self, name: &str) -> Option<&'static str> {
+        let name = if name == "governor_sup" { "governance_sup" } else { name };
+        let children = self.lock();
+        children.iter().map(|child| child.subsystem.name).find(|known| *known == name)
+    }
+
+    /// Restarts one subsystem; false when there is none of that name.
     #[must_use]
     pub fn restart(&self, name: &str) -> bool {
-        let name = if name == "governor_sup" { "governance_sup" } else { name };
+        let Some(name) = self.canonical(name) else { return false };
         let children = self.lock();
         let found = children.iter().find(|child| child.subsystem.name == name);
         if let Some(child) = found {

@@ -11,9 +11,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError, select};
+use governors::Touch;
 use telemetry::metrics::Metrics;
+use tokio::sync::watch;
 use types::Reason;
 
+use crate::access::Access;
 use crate::actions::Pool;
 use crate::commit::{Group, OpenGroup, Progress, Refused, Reply};
 use crate::ports::{AppendError, Store};
@@ -24,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) pool: Pool,
+    pub(crate) access: Arc<Access>,
+    pub(crate) live: watch::Sender<u64>,
     pub(crate) open: Arc<OpenGroup>,
     /// Where durable groups go to be answered.
     pub(crate) durable: Sender<Group>,
@@ -98,6 +103,13 @@ fn succeed(shared: &Shared, mut group: Group, stop: &Stop) {
         // The decider was restarted meanwhile and may have read the store just before this group:
         // it has to look again.
         shared.progress.new_epoch();
+    }
+    // Before anybody is told: a revoked key is refused from the answer on.
+    for (stream, touch) in group.touched.drain(..) {
+        match touch {
+            Touch::Keys => shared.access.forget(&stream),
+            Touch::Live => shared.live.send_modify(|changes| *changes += 1),
+        }
     }
     // INV-2: only now, when the attempts are durable.
     for job in group.jobs.drain(..) {

@@ -9,8 +9,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use crate::Gateway;
 use crate::answer::json_response;
+use crate::process::PullState;
+use crate::{Gateway, Options};
 
 /// What a probe asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +25,20 @@ pub(crate) enum Probe {
 }
 
 /// Answers a probe: 200 while the service serves, 503 with a reason when it does not.
-pub(crate) fn probe(gateway: &Gateway, probe: Probe) -> Response {
+pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Response {
     let timestamp = gateway.engine.clock().now().secs();
     let down = gateway.engine.supervisor().first_not_running();
     let draining = gateway.engine.is_draining();
     let tampered = gateway.engine.is_tampered();
-    let relaxed = &gateway.options.relaxed;
-    let words = Words::of(gateway.engine.store_answers(), tampered, relaxed.is_empty());
+    let relaxed = &options.relaxed;
+    let pull = gateway.process.pull().map_or(Pulled::NONE, |pull| Pulled::of(pull.state()));
+    let words =
+        Words::of(gateway.engine.store_answers(), tampered, relaxed.is_empty() && pull.is_ok);
     if let Some(name) = down.filter(|_| probe != Probe::Live) {
-        return unavailable(timestamp, words, &format!("supervisor {name} not running"));
+        return unavailable(timestamp, words, pull, &format!("supervisor {name} not running"));
     }
     if draining && probe == Probe::Ready {
-        return unavailable(timestamp, words, "the service is shutting down");
+        return unavailable(timestamp, words, pull, "the service is shutting down");
     }
     let store = gateway.engine.store();
     // `firestore` and `pubsub` are the seeds' names for the receipt store, whichever backend it
@@ -44,14 +47,15 @@ pub(crate) fn probe(gateway: &Gateway, probe: Probe) -> Response {
         "status": words.status,
         "health": words.health,
         "timestamp": timestamp,
+        "started_at": gateway.started.secs(),
         "version": env!("CARGO_PKG_VERSION"),
         "db": words.db,
-        "pubsub": "connected",
+        "pubsub": pull.word,
         "backend": store.backend(),
         "durability": store.durability().as_str(),
         "relaxed": relaxed,
         "tampered": tampered,
-        "dependencies": dependencies("ok", words),
+        "dependencies": dependencies("ok", words, pull),
     });
     json_response(StatusCode::OK, &body)
 }
@@ -79,19 +83,42 @@ impl Words {
     }
 }
 
-fn unavailable(timestamp: i64, words: Words, reason: &str) -> Response {
+/// How the intake of signals is spoken of. Where nothing is pulled, pushes are all there is, and
+/// those come in as long as the door is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pulled {
+    word: &'static str,
+    is_ok: bool,
+}
+
+impl Pulled {
+    const NONE: Pulled = Pulled { word: "connected", is_ok: true };
+
+    fn of(state: PullState) -> Pulled {
+        let (word, is_ok) = match state {
+            PullState::Active => ("connected", true),
+            PullState::Paused => ("paused", false),
+            PullState::Connecting => ("connecting", true),
+            PullState::Disconnected => ("disconnected", false),
+        };
+        Pulled { word, is_ok }
+    }
+}
+
+fn unavailable(timestamp: i64, words: Words, pull: Pulled, reason: &str) -> Response {
     let body = json!({
         "status": "unavailable",
         "health": "red",
         "timestamp": timestamp,
         "reason": reason,
-        "dependencies": dependencies("error", words),
+        "dependencies": dependencies("error", words, pull),
     });
     json_response(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
-fn dependencies(supervisors: &str, words: Words) -> Value {
-    json!({ "supervisors": supervisors, "firestore": words.firestore, "pubsub": "ok" })
+fn dependencies(supervisors: &str, words: Words, pull: Pulled) -> Value {
+    let pubsub = if pull.is_ok { "ok" } else { "error" };
+    json!({ "supervisors": supervisors, "firestore": words.firestore, "pubsub": pubsub })
 }
 
 /// The Prometheus scrape.
@@ -129,7 +156,7 @@ mod tests {
             let words = Words::of(answers, tampered, strict);
             assert_eq!(words, Words { status, health, db, firestore });
             let shown = json!({"supervisors": "ok", "firestore": firestore, "pubsub": "ok"});
-            assert_eq!(dependencies("ok", words), shown);
+            assert_eq!(dependencies("ok", words, Pulled::NONE), shown);
         }
     }
 }

@@ -4,30 +4,46 @@
 //! and `/health`. Refuses to know: SQL, files, and why anything is decided. A handler parses,
 //! calls the engine and renders.
 
+mod admin;
 mod answer;
 mod body;
+mod caller;
 mod health;
 mod marketplace;
+mod openapi;
+pub mod process;
 mod pubsub;
+mod rate;
 mod receipts;
 mod routes;
 mod search;
 mod serve;
+mod signature;
+mod sources;
+mod table;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use dialect::JsonLimits;
 use engine::Engine;
-use governors::Rules;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use types::{Hash, Micros};
 
-pub use routes::{ROUTES, Route};
+use rate::{Places, Rates};
+
+pub use openapi::document as openapi_document;
+pub use process::Process;
+pub use rate::Rate;
 pub use serve::worker;
+pub use signature::Signatures;
+pub use sources::{Blocked, canonical as canonical_source};
+pub use table::{Access, ROUTES, Route};
 
 /// Searches that run at once. They read, hash and render far more than any other request, and must
 /// not take the machine from decisions.
@@ -50,17 +66,32 @@ pub struct Options {
     pub metrics_enabled: bool,
     /// Settings that give up a guarantee: named in `/health`, which turns yellow.
     pub relaxed: Vec<&'static str>,
+    /// Local callers need no key.
+    pub is_open: bool,
+    /// SHA-256 of the operator's key that the environment gives.
+    pub admin_key: Option<Hash>,
+    /// How entitlement events are signed.
+    pub signatures: Signatures,
+    /// Requests that one key may make.
+    pub rate: Rate,
+    /// Requests of one tenant in work at once.
+    pub tenant_requests_max: usize,
+    /// Proxies in front that add to `X-Forwarded-For`.
+    pub trusted_proxies: usize,
 }
 
 /// The front door's parts.
 pub struct Gateway {
     engine: Engine,
-    rules: Arc<Rules>,
     metrics: Arc<Metrics>,
-    options: Options,
+    process: Arc<dyn Process>,
+    options: ArcSwap<Options>,
+    rates: ArcSwap<Rates>,
+    blocked: ArcSwap<Blocked>,
+    places: Places,
+    started: Micros,
     json: JsonLimits,
     searches: Arc<Semaphore>,
-    in_flight: AtomicUsize,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
     closing: AtomicBool,
@@ -73,19 +104,23 @@ impl Gateway {
     #[must_use]
     pub fn new(
         engine: Engine,
-        rules: Arc<Rules>,
         metrics: Arc<Metrics>,
+        process: Arc<dyn Process>,
         options: Options,
         address: SocketAddr,
     ) -> Gateway {
+        let started = engine.clock().now();
         Gateway {
             engine,
-            rules,
             metrics,
-            options,
+            process,
+            rates: ArcSwap::from_pointee(Rates::new(options.rate)),
+            options: ArcSwap::from_pointee(options),
+            blocked: ArcSwap::default(),
+            places: Places::default(),
+            started,
             json: JsonLimits::default(),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
-            in_flight: AtomicUsize::new(0),
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),
             address,
@@ -97,6 +132,29 @@ impl Gateway {
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.lock_listener().take();
+    }
+
+    /// Puts other options in force, from the next request on.
+    pub fn reconfigure(&self, options: Options) {
+        self.rates.store(self.rates.load().changed(options.rate));
+        self.options.store(Arc::new(options));
+    }
+
+    /// Refuses these sources and no others, from the next request on.
+    pub fn block(&self, blocked: Blocked) {
+        self.blocked.store(Arc::new(blocked));
+    }
+
+    fn options(&self) -> Arc<Options> {
+        self.options.load_full()
+    }
+
+    fn rates(&self) -> Arc<Rates> {
+        self.rates.load_full()
+    }
+
+    fn blocked(&self) -> Arc<Blocked> {
+        self.blocked.load_full()
     }
 
     fn is_closing(&self) -> bool {

@@ -1,28 +1,45 @@
 //! `POST /marketplace`: entitlement events and customer calls (seeds 000 and 002).
 //!
-//! Owns: the map from a parsed body to a command. Refuses to know: prices and states.
+//! Owns: the map from a parsed body to a command, and who may send which. Refuses to know: prices
+//! and states.
 
 use bytes::Bytes;
-use dialect::marketplace::{Action, Call, EntitlementEvent, parse};
+use dialect::marketplace::{Call, parse};
 use engine::Request;
+use engine::intake::entitlement;
 use engine::keys::CallerKey;
-use governors::{Command, EntitlementAction, EntitlementChange};
+use governors::Command;
 use http::HeaderMap;
-use types::StreamName;
+use types::{Reason, StreamName};
 
-use crate::Gateway;
 use crate::answer::{Handled, Refusal, decision, fault, price_body};
 use crate::body::idempotency_key;
+use crate::caller::Caller;
+use crate::{Gateway, Options};
 
 /// Decides one call.
-pub(crate) async fn call(gateway: &Gateway, headers: &HeaderMap, body: &Bytes) -> Handled {
+pub(crate) async fn call(
+    gateway: &Gateway,
+    options: &Options,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Handled {
     let key = idempotency_key(headers)?;
     let (stream, command, priced) = match parse(body, &gateway.json)? {
         Call::Entitlement(event) => {
+            let now = gateway.engine.clock().now();
+            options.signatures.check(headers, body, &event, now)?;
+            caller.may_name(Some(&event.tenant_id))?;
             let (stream, command) = entitlement(event);
             (stream, command, false)
         }
+        // A price is asked for with a key: there is nothing that the caller signs.
+        Call::Customer(_) if *caller == Caller::Unproven && !options.is_open => {
+            return Err(fault(Reason::Unauthorized, "the request needs a key"));
+        }
         Call::Customer(call) => {
+            caller.may_name(Some(&call.customer_id))?;
             let command = Command::Quote { charge: call.has_stripe_token };
             (StreamName::tenant(&call.customer_id), command, true)
         }
@@ -30,12 +47,12 @@ pub(crate) async fn call(gateway: &Gateway, headers: &HeaderMap, body: &Bytes) -
     let request = Request {
         stream,
         command,
-        actor: "marketplace",
+        actor: caller.actor("marketplace"),
         may_register: true,
         key: key.map(|key| CallerKey { source: "marketplace", key, body }),
     };
     let Some(decided) = gateway.engine.act(request).await? else {
-        return Err(fault(types::Reason::StateError, "there is nothing to decide"));
+        return Err(fault(Reason::StateError, "there is nothing to decide"));
     };
     decision(
         &decided,
@@ -44,26 +61,4 @@ pub(crate) async fn call(gateway: &Gateway, headers: &HeaderMap, body: &Bytes) -
             if priced { price_body(view, &receipt) } else { receipt }
         },
     )
-}
-
-/// The command of an entitlement event, from whichever door it came.
-pub(crate) fn entitlement(event: EntitlementEvent) -> (StreamName, Command) {
-    let EntitlementEvent {
-        tenant_id,
-        entitlement_id,
-        action,
-        effective_at,
-        expires_at,
-        plan,
-        metadata,
-    } = event;
-    let action = match action {
-        Action::Grant => EntitlementAction::Grant,
-        Action::Revoke => EntitlementAction::Revoke,
-        Action::Suspend => EntitlementAction::Suspend,
-        Action::Resume => EntitlementAction::Resume,
-    };
-    let change =
-        EntitlementChange { entitlement_id, action, effective_at, expires_at, plan, metadata };
-    (StreamName::tenant(&tenant_id), Command::Entitlement(change))
 }

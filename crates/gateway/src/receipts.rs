@@ -11,13 +11,16 @@ use types::{Reason, ReceiptId};
 
 use crate::Gateway;
 use crate::answer::{Answer, Facts, Fault, Handled, fault, raw_json};
+use crate::caller::Caller;
 use crate::search::{Filter, page};
 
 /// One receipt.
-pub(crate) async fn one(gateway: &Gateway, id: &str) -> Handled {
+pub(crate) async fn one(gateway: &Gateway, caller: &Caller, id: &str) -> Handled {
     let not_found = || fault(Reason::NotFound, "there is no such receipt");
     let id = ReceiptId::parse(id).ok_or_else(not_found)?;
     let stored = gateway.engine.find(id).await?.ok_or_else(not_found)?;
+    // Another tenant's receipt is as good as none: whether it exists is not told.
+    caller.may_name(stored.stream.as_tenant().as_ref()).map_err(|_| not_found())?;
     let response = raw_json(StatusCode::OK, public(&stored)?);
     Ok(Answer { response, facts: Facts { receipt_id: Some(id), ..Facts::default() } })
 }
@@ -30,8 +33,12 @@ fn public(stored: &Stored) -> Result<Vec<u8>, Fault> {
 /// A page of receipts, newest first. Reading, checking and rendering a page is the work of
 /// milliseconds and blocks, so it is done where it may, and for few callers at a time: the others
 /// wait as long as their deadline lets them.
-pub(crate) async fn search(gateway: &Gateway, query: &[(String, String)]) -> Handled {
-    let filter = Filter::parse(query)?;
+pub(crate) async fn search(
+    gateway: &Gateway,
+    caller: &Caller,
+    query: Vec<(String, String)>,
+) -> Handled {
+    let filter = Filter::parse(&query)?.within(caller)?;
     let closed = |_| fault(Reason::ServiceUnavailable, "searches have ended");
     let turn = Arc::clone(&gateway.searches).acquire_owned().await.map_err(closed)?;
     let found = gateway.engine.scan(move |store, intact| {

@@ -1,99 +1,53 @@
-//! The route table, and the one path that every request takes through it.
+//! The one path that every request takes.
 //!
-//! Owns: which routes there are, and the order of limits around a handler. Refuses to know: what
-//! a handler does.
+//! Owns: the order of checks and limits around a handler. Refuses to know: which routes there are,
+//! and what a handler does.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Query, Request};
+use axum::extract::{FromRequestParts, Query, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use futures_util::FutureExt;
-use http::header::{CONNECTION, HOST};
-use http::uri::Authority;
+use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderValue, Method};
 use telemetry::metrics::Endpoint;
-use types::Reason;
+use types::{Reason, TenantId};
 
-use crate::Gateway;
 use crate::answer::{
-    Answer, Facts, Fault, Handled, X_DURABILITY, X_RECEIPT_ID, X_REQUEST_ID, envelope, fault,
+    Answer, Facts, Handled, X_DURABILITY, X_RECEIPT_ID, X_REQUEST_ID, envelope, fault,
 };
-use crate::health::{Probe, metrics, probe};
-use crate::{body, marketplace, pubsub, receipts};
+use crate::caller::{Caller, admit};
+use crate::health::{metrics, probe};
+use crate::rate::Allowance;
+use crate::sources::source;
+use crate::table::{Handler, ROUTES, Route};
+use crate::{Gateway, Options, admin, body, marketplace, openapi, pubsub, receipts};
 
-/// One row of the route table.
+/// The address of the peer, which the accept loop puts beside each request.
 #[derive(Debug, Clone, Copy)]
-pub struct Route {
-    /// The method: `GET` or `POST`.
-    pub method: &'static str,
-    /// The path, with `{name}` for a segment.
-    pub path: &'static str,
-    /// What it does, in one line.
-    pub summary: &'static str,
-    handler: Handler,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Handler {
-    Probe(Probe),
-    Metrics,
-    Pubsub,
-    Marketplace,
-    Receipt,
-    Receipts,
-}
-
-const fn get(path: &'static str, handler: Handler, summary: &'static str) -> Route {
-    Route { method: "GET", path, summary, handler }
-}
-
-const fn post(path: &'static str, handler: Handler, summary: &'static str) -> Route {
-    Route { method: "POST", path, summary, handler }
-}
-
-/// Every route of the service.
-pub const ROUTES: [Route; 12] = [
-    get("/health", Handler::Probe(Probe::Health), "health of all parts"),
-    get("/healthz", Handler::Probe(Probe::Health), "alias of /health"),
-    get("/readyz", Handler::Probe(Probe::Ready), "may it be sent traffic"),
-    get("/health/startup", Handler::Probe(Probe::Health), "alias of /health"),
-    get("/health/live", Handler::Probe(Probe::Live), "is the process alive"),
-    get("/health/ready", Handler::Probe(Probe::Ready), "alias of /readyz"),
-    get("/metrics", Handler::Metrics, "Prometheus text"),
-    post("/pubsub", Handler::Pubsub, "push delivery of a signal"),
-    post("/marketplace", Handler::Marketplace, "entitlement event or customer call"),
-    get("/receipts/{id}", Handler::Receipt, "one receipt"),
-    get("/receipts", Handler::Receipts, "search, newest first"),
-    // Behind a trailing slash there is no id: the same answer as for an unknown one.
-    get("/receipts/", Handler::Receipt, "one receipt, id missing"),
-];
-
-impl Handler {
-    /// Probes and scrapes are never limited: they must answer when all else is refused.
-    const fn is_limited(self) -> bool {
-        !matches!(self, Handler::Probe(_) | Handler::Metrics)
-    }
-}
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// The router, made from the table.
 pub(crate) fn router(gateway: &Arc<Gateway>) -> Router {
     let mut router = Router::new();
-    for route in &ROUTES {
+    for route in ROUTES {
         let endpoint = Arc::new(gateway.metrics.endpoint(route.path, route.method));
         let gateway = Arc::clone(gateway);
         let method = match route.method {
             "POST" => MethodFilter::POST,
+            "PUT" => MethodFilter::PUT,
+            "DELETE" => MethodFilter::DELETE,
             _ => MethodFilter::GET,
         };
         let handle = move |request: Request| {
             let (gateway, endpoint) = (Arc::clone(&gateway), Arc::clone(&endpoint));
-            async move { through(&gateway, &endpoint, Some(route), request).await }
+            async move { through(&gateway, &endpoint, route, request).await }
         };
         router = router.route(route.path, on(method, handle));
     }
@@ -116,122 +70,157 @@ async fn astray(
 ) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
-    let method = known(request.method());
+    let method = method_name(request.method());
     let detail = match reason {
         Reason::MethodNotAllowed => "the route does not take this method",
         _ => "there is no such route",
     };
     let outcome = Err(fault(reason, detail));
-    finish(gateway, endpoint, Ended { route: None, method, request_id, started, outcome })
+    let ended = Ended { route: None, method, request_id, started, outcome, met: Met::default() };
+    finish(gateway, endpoint, ended)
 }
 
-/// The way of every request: id → load shedding → deadline → handler → answer → count → log.
+/// What was learned of a request on its way.
+#[derive(Debug, Default)]
+struct Met {
+    source: Option<IpAddr>,
+    tenant: Option<TenantId>,
+    allowance: Option<Allowance>,
+}
+
+/// The way of every request: id → source → load shedding → deadline over (key → rate → tenant's
+/// places → handler) → answer → count → log.
 async fn through(
     gateway: &Gateway,
     endpoint: &Endpoint,
-    route: Option<&'static Route>,
+    route: &'static Route,
     request: Request,
 ) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
-    let Some(Route { handler, method, .. }) = route else {
-        return astray(gateway, endpoint, Reason::NotFound, request).await;
+    let options = gateway.options();
+    let mut met = Met::default();
+    let outcome = limited(gateway, &options, route, request, &mut met).await;
+    let (route, method) = (Some(route), route.method);
+    finish(gateway, endpoint, Ended { route, method, request_id, started, outcome, met })
+}
+
+async fn limited(
+    gateway: &Gateway,
+    options: &Options,
+    route: &Route,
+    request: Request,
+    met: &mut Met,
+) -> Handled {
+    let Some(class) = route.handler.criticality() else {
+        return attended(options, known(gateway, options, route, request, met)).await;
     };
+    let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(ip)| *ip);
+    let source = source(peer, request.headers(), options.trusted_proxies);
+    met.source = Some(source);
+    if gateway.blocked().holds(source, gateway.engine.clock().now()) {
+        return Err(fault(Reason::Forbidden, "access denied"));
+    }
     // Probes and scrapes take no place: who watches must not crowd out who works.
-    let place = handler.is_limited().then(|| Place::take(gateway));
-    let outcome = if place.as_ref().is_some_and(|place| place.number > gateway.options.requests_max)
-    {
-        Err(shed())
-    } else {
-        let work = AssertUnwindSafe(dispatch(gateway, *handler, request)).catch_unwind();
-        match tokio::time::timeout(gateway.options.request_timeout, work).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(fault(Reason::InternalError, "the request failed")),
-            Err(_) => {
-                let detail = "no durable answer before the deadline; retry with the same key";
-                Err(fault(Reason::Timeout, detail))
+    let place = gateway.places.take(&gateway.metrics);
+    place.admits(class, options.requests_max)?;
+    attended(options, known(gateway, options, route, request, met)).await
+}
+
+/// Waits no longer than the deadline, and survives a handler that does not.
+async fn attended(options: &Options, work: impl Future<Output = Handled>) -> Handled {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    match tokio::time::timeout(options.request_timeout, work).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(fault(Reason::InternalError, "the request failed")),
+        Err(_) => {
+            let detail = "no durable answer before the deadline; retry with the same key";
+            Err(fault(Reason::Timeout, detail))
+        }
+    }
+}
+
+/// From here on it is known who asks.
+async fn known(
+    gateway: &Gateway,
+    options: &Options,
+    route: &Route,
+    request: Request,
+    met: &mut Met,
+) -> Handled {
+    let (parts, body) = request.into_parts();
+    let asked = (route.access, route.handler);
+    let caller = admit(gateway, options, asked, &parts.headers, &parts.uri).await?;
+    met.tenant = caller.tenant().cloned();
+    if let Caller::Key(principal) = &caller {
+        match gateway.rates().take(principal.key) {
+            Ok(allowance) => met.allowance = Some(allowance),
+            Err((refusal, allowance)) => {
+                met.allowance = Some(allowance);
+                return Err(refusal);
             }
         }
-    };
-    finish(gateway, endpoint, Ended { route, method, request_id, started, outcome })
-}
-
-/// A place among the requests in work, given back also when the caller hangs up and the future is
-/// dropped.
-struct Place<'a> {
-    gateway: &'a Gateway,
-    number: usize,
-}
-
-impl Place<'_> {
-    fn take(gateway: &Gateway) -> Place<'_> {
-        gateway.metrics.http_requests_in_flight.inc();
-        Place { gateway, number: gateway.in_flight.fetch_add(1, Ordering::AcqRel) + 1 }
     }
+    let own = met.tenant.clone();
+    let _place = own.map(|tenant| gateway.places.of_tenant(tenant, options.tenant_requests_max));
+    let _place = _place.transpose()?;
+    dispatch(gateway, options, route.handler, &caller, (parts, body)).await
 }
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.gateway.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.gateway.metrics.http_requests_in_flight.dec();
-    }
-}
-
-fn shed() -> Fault {
-    let mut fault = fault(Reason::ServiceUnavailable, "too many requests are in work");
-    fault.refused.retry_after_s = Some(1);
-    fault
-}
-
-async fn dispatch(gateway: &Gateway, handler: Handler, request: Request) -> Handled {
-    if handler.is_limited() && !is_local(request.headers().get(HOST)) {
-        let detail = "without keys only host names of loopback are answered";
-        return Err(fault(Reason::Forbidden, detail));
-    }
+async fn dispatch(
+    gateway: &Gateway,
+    options: &Options,
+    handler: Handler,
+    caller: &Caller,
+    (mut parts, body): (Parts, axum::body::Body),
+) -> Handled {
     let plain = |response| Ok(Answer { response, facts: Facts::default() });
-    let (mut parts, body) = request.into_parts();
     match handler {
-        Handler::Probe(which) => plain(probe(gateway, which)),
-        Handler::Metrics if gateway.options.metrics_enabled => plain(metrics(gateway)),
+        Handler::Probe(which) => plain(probe(gateway, options, which)),
+        Handler::Metrics if options.metrics_enabled => plain(metrics(gateway)),
         Handler::Metrics => Err(fault(Reason::NotFound, "metrics are switched off")),
+        Handler::OpenApi => plain(openapi::answer()),
         Handler::Pubsub => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, &gateway.options).await?;
-            pubsub::push(gateway, &bytes).await
+            let bytes = body::read(&parts.headers, body, options).await?;
+            pubsub::push(gateway, caller, &bytes).await
         }
         Handler::Marketplace => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, &gateway.options).await?;
-            marketplace::call(gateway, &parts.headers, &bytes).await
+            let bytes = body::read(&parts.headers, body, options).await?;
+            marketplace::call(gateway, options, caller, &parts.headers, &bytes).await
         }
         Handler::Receipt => {
             let id = parts.uri.path().rsplit('/').next().unwrap_or_default();
-            receipts::one(gateway, id).await
+            receipts::one(gateway, caller, id).await
         }
         Handler::Receipts => {
-            let query = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, &()).await;
-            let bad = |_| fault(Reason::InvalidMessageFormat, "the query cannot be read");
-            receipts::search(gateway, &query.map_err(bad)?.0).await
+            let query = query(&mut parts).await?;
+            receipts::search(gateway, caller, query).await
+        }
+        Handler::Admin(which) => {
+            let query = query(&mut parts).await?;
+            let path = RawPathParams::from_request_parts(&mut parts, &()).await;
+            let path = path.map_err(|_| fault(Reason::NotFound, "the path cannot be read"))?;
+            let segment = path.iter().next().map(|(_, value)| value.to_owned());
+            if which.takes_body() {
+                body::require_json(&parts.headers)?;
+            }
+            let bytes = body::read(&parts.headers, body, options).await?;
+            let asked = admin::Asked { caller, segment, query, body: bytes };
+            admin::answer(gateway, which, asked).await
         }
     }
 }
 
-/// Whether a request was meant for this machine by its sender. A web page can have its own host
-/// name resolve to loopback and then speak to the open door as to its own server; the name gives
-/// it away. Only programs leave the name out.
-fn is_local(host: Option<&HeaderValue>) -> bool {
-    let Some(host) = host else { return true };
-    let Ok(host) = host.to_str() else { return false };
-    let authority = host.parse::<Authority>().ok();
-    authority.is_some_and(|authority| {
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        address || name.eq_ignore_ascii_case("localhost")
-    })
+async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, crate::answer::Fault> {
+    let query = Query::<Vec<(String, String)>>::from_request_parts(parts, &()).await;
+    let bad = |_| fault(Reason::InvalidMessageFormat, "the query cannot be read");
+    Ok(query.map_err(bad)?.0)
 }
 
 /// A method as the log shows it: one that HTTP does not define is a caller's own text.
-fn known(method: &Method) -> &'static str {
+fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 9] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     KNOWN.into_iter().find(|name| *name == method.as_str()).unwrap_or("OTHER")
@@ -252,10 +241,11 @@ struct Ended<'a> {
     request_id: String,
     started: Instant,
     outcome: Handled,
+    met: Met,
 }
 
 fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response {
-    let Ended { route, method, request_id, started, outcome } = ended;
+    let Ended { route, method, request_id, started, outcome, met } = ended;
     let path = route.map_or("unmatched", |route| route.path);
     let (mut response, facts) = match outcome {
         Ok(Answer { response, facts }) => {
@@ -267,7 +257,8 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
         Err(fault) => {
             gateway.metrics.refused(fault.refused.reason);
             if fault.receipt.is_none() {
-                gateway.engine.refused_at_edge(fault.refused.reason, path);
+                let reason = fault.refused.reason;
+                gateway.engine.refused_at_edge(reason, path, met.tenant.clone());
             }
             let now = gateway.engine.clock().now();
             (envelope(&fault, &request_id, now), fault.facts)
@@ -280,20 +271,35 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
         let durability = gateway.engine.store().durability().as_str();
         response.headers_mut().insert(X_DURABILITY, HeaderValue::from_static(durability));
     }
+    if let Some(allowance) = met.allowance {
+        allowance.onto(response.headers_mut());
+    }
     if gateway.is_closing() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let took = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
     endpoint.answered(status, took);
-    log(path, method, status, took * 1e3, &request_id, &facts);
+    let line = Line { path, method, status, duration_ms: took * 1e3, request_id: &request_id };
+    log(&line, &facts, &met);
     response
 }
 
+/// What every line says of a request.
+struct Line<'a> {
+    path: &'a str,
+    method: &'a str,
+    status: u16,
+    duration_ms: f64,
+    request_id: &'a str,
+}
+
 /// One line for each request. A failure of ours has been logged where it happened.
-fn log(path: &str, method: &str, status: u16, duration_ms: f64, request_id: &str, facts: &Facts) {
-    let tenant_id = facts.tenant_id.as_deref();
+fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
+    let Line { path, method, status, duration_ms, request_id } = *line;
+    let tenant_id = facts.tenant_id.as_deref().or(met.tenant.as_ref().map(TenantId::as_str));
     let receipt_id = facts.receipt_id.map(tracing::field::display);
+    let client_ip = met.source.map(tracing::field::display);
     match facts.reason {
         None => tracing::info!(
             event = "request_completed",
@@ -302,6 +308,7 @@ fn log(path: &str, method: &str, status: u16, duration_ms: f64, request_id: &str
             status,
             duration_ms,
             request_id,
+            client_ip,
             tenant_id,
             receipt_id,
             "request completed"
@@ -313,6 +320,7 @@ fn log(path: &str, method: &str, status: u16, duration_ms: f64, request_id: &str
             status,
             duration_ms,
             request_id,
+            client_ip,
             tenant_id,
             receipt_id,
             r#type = "refusal",
@@ -320,5 +328,20 @@ fn log(path: &str, method: &str, status: u16, duration_ms: f64, request_id: &str
             error_code = reason.code(),
             "request refused"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Access;
+
+    #[test]
+    fn every_route_that_does_something_needs_a_scope() {
+        for route in ROUTES {
+            let open = route.access == Access::Open;
+            assert_eq!(open, route.handler.criticality().is_none(), "{}", route.path);
+            assert!(!open || route.method == "GET", "{}", route.path);
+        }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use types::{Reason, StreamName};
 
 use crate::answer::{Fault, fault};
+use crate::caller::Caller;
 
 /// Receipts on a page unless the caller wants fewer, and at most.
 const PAGE: usize = 100;
@@ -58,6 +59,16 @@ impl Filter {
             }
         }
         Ok(filter)
+    }
+
+    /// What `caller` may see of it: a tenant its own receipts, which it need not name.
+    pub(crate) fn within(mut self, caller: &Caller) -> Result<Filter, Fault> {
+        match (&self.stream, caller.tenant()) {
+            (None, Some(own)) => self.stream = Some(StreamName::tenant(own)),
+            (Some(stream), _) => caller.may_name(stream.as_tenant().as_ref())?,
+            (None, None) => {}
+        }
+        Ok(self)
     }
 
     fn take(&mut self, name: &str, value: &str) -> Result<(), Fault> {

@@ -3,10 +3,11 @@
 //! Owns: connections, their limits and their graceful end. Refuses to know: requests.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use engine::supervise::{Stop, Worker};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Gateway;
-use crate::routes::router;
+use crate::routes::{Peer, router};
 
 /// A request's head must arrive within this time, the first and each later one on a connection.
 /// An idle connection is one whose next head does not come, and is closed by the same clock, so
@@ -46,7 +47,7 @@ pub fn worker(gateway: Arc<Gateway>, listener: TcpListener) -> Worker {
 async fn accept(gateway: Arc<Gateway>, mut stop: Stop) {
     let Some(listener) = gateway.lock_listener().clone() else { return stop.asked().await };
     let connections = Connections::new(&gateway);
-    let places = Arc::new(Semaphore::new(connections_max(gateway.options.connections_max)));
+    let places = Arc::new(Semaphore::new(connections_max(gateway.options().connections_max)));
     loop {
         let next = async {
             // A closed semaphore cannot happen: nobody closes it.
@@ -70,10 +71,10 @@ async fn accept(gateway: Arc<Gateway>, mut stop: Stop) {
         for stream in waiting(listener) {
             connections.serve(&gateway, stream, None);
         }
-        tokio::time::sleep(LAST_CALL.min(gateway.options.drain_timeout)).await;
+        tokio::time::sleep(LAST_CALL.min(gateway.options().drain_timeout)).await;
     }
     let drained = connections.graceful.shutdown();
-    if tokio::time::timeout(gateway.options.drain_timeout, drained).await.is_err() {
+    if tokio::time::timeout(gateway.options().drain_timeout, drained).await.is_err() {
         tracing::warn!(event = "drain_connections", "connections were cut at the drain deadline");
     }
 }
@@ -123,14 +124,13 @@ fn protocol() -> http1::Builder {
 /// What serves connections and ends them.
 struct Connections {
     http: http1::Builder,
-    service: TowerToHyperService<Router>,
+    router: Router,
     graceful: GracefulShutdown,
 }
 
 impl Connections {
     fn new(gateway: &Arc<Gateway>) -> Connections {
-        let service = TowerToHyperService::new(router(gateway));
-        Connections { http: protocol(), service, graceful: GracefulShutdown::new() }
+        Connections { http: protocol(), router: router(gateway), graceful: GracefulShutdown::new() }
     }
 
     fn serve(
@@ -139,7 +139,10 @@ impl Connections {
         stream: TcpStream,
         place: Option<OwnedSemaphorePermit>,
     ) {
-        let connection = self.http.serve_connection(TokioIo::new(stream), self.service.clone());
+        // A peer that is gone already has no address and will read no answer.
+        let peer = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let service = TowerToHyperService::new(self.router.clone().layer(Extension(Peer(peer))));
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let connection = self.graceful.watch(connection);
         let open = Open::new(gateway);
         #[expect(clippy::disallowed_methods, reason = "watched and drained by `graceful`")]

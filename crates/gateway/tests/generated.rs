@@ -20,10 +20,15 @@ fn check(name: &str, made: &str) {
 fn routes() {
     let mut page = String::from(
         "# Routes\n\nMade from the route table of the gateway; `cargo xtask gen` writes it.\n\n\
-         | method | path | what |\n|---|---|---|\n",
+         | method | path | needs | what |\n|---|---|---|---|\n",
     );
-    for route in &gateway::ROUTES {
-        page.push_str(&format!("| {} | `{}` | {} |\n", route.method, route.path, route.summary));
+    for route in gateway::ROUTES {
+        let needs = match route.access {
+            gateway::Access::Open => "nothing".to_owned(),
+            gateway::Access::Scope(scope) => format!("`{}`", scope.as_str()),
+        };
+        let (method, path, summary) = (route.method, route.path, route.summary);
+        page.push_str(&format!("| {method} | `{path}` | {needs} | {summary} |\n"));
     }
     check("routes.md", &page);
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: the closed list of commands. Refuses to know: where a command came from on the wire.
 
-use types::{EntitlementId, Micros, Millis, Reason, ReceiptId};
+use types::{EntitlementId, Hash, KeyId, Micros, Millis, Reason, ReceiptId, Scopes};
 
 /// One thing to decide. Closed: a new command is a new line in the table of every governor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,14 @@ pub enum Command {
         /// The name of the signal, 1 to 64 characters.
         signal: String,
     },
-    /// Refusals before a tenant was governed, in aggregate; only the stream `_edge` takes it.
+    /// A change to the keys of a tenant, or of the service; tenants and the stream `_keys` take it.
+    Key(KeyChange),
+    /// A live change to a setting; only the stream `_settings` takes it.
+    Setting(SettingChange),
+    /// A source to refuse; only the stream `_settings` takes it.
+    Source(SourceChange),
+    /// Refusals that got no receipt of their own, in aggregate: of a tenant in its stream, of
+    /// callers whom nobody knows in the stream `_edge`.
     Refused {
         /// Why.
         reason: Reason,
@@ -65,6 +72,76 @@ pub struct EntitlementChange {
     pub plan: Option<String>,
     /// What the caller wants to keep beside it: bounded and free of control characters.
     pub metadata: Vec<(String, String)>,
+}
+
+/// A change to the keys of one owner. The key itself never comes here: only its fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyChange {
+    /// A new key.
+    Issue {
+        /// SHA-256 of the key's text; its first bits are the key's id.
+        fingerprint: Hash,
+        /// What it permits, at least one scope. A tenant's key holds scopes of
+        /// [`Scopes::TENANT`] only.
+        scopes: Scopes,
+        /// What a person calls it: at most [`types::limits::KEY_LABEL_CHARS`] characters.
+        label: Option<String>,
+        /// Until when; absent means without end.
+        expires_at: Option<Micros>,
+    },
+    /// A new key with scopes, label and expiry of an old one, which ends after the overlap.
+    Rotate {
+        /// The old key.
+        id: KeyId,
+        /// SHA-256 of the new key's text.
+        fingerprint: Hash,
+        /// Seconds that both are valid, 0 to [`types::limits::LEASE_S_MAX`].
+        overlap_s: i64,
+    },
+    /// The key ends now.
+    Revoke {
+        /// Which.
+        id: KeyId,
+    },
+}
+
+/// A live change to a setting. Whether there is such a setting and whether the value is one of its
+/// values is checked before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingChange {
+    /// From now on this value.
+    Set {
+        /// The setting's name.
+        name: String,
+        /// The value as text; never a secret.
+        value: String,
+        /// Seconds after which the change undoes itself, 1 to [`types::limits::LEASE_S_MAX`];
+        /// absent means that it stays. A lease does not replace a change that stays: it covers it.
+        /// A change that stays ends a lease, which would hide it.
+        lease_s: Option<i64>,
+    },
+    /// Neither change nor lease any more: what the process was started with holds again.
+    Clear {
+        /// The setting's name.
+        name: String,
+    },
+}
+
+/// A change to the list of sources that are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceChange {
+    /// Refuse requests from it for some time.
+    Block {
+        /// An address or a network, in canonical text.
+        source: String,
+        /// Seconds until the block ends by itself, 1 to [`types::limits::LEASE_S_MAX`].
+        lease_s: i64,
+    },
+    /// Refuse it no longer.
+    Unblock {
+        /// The text of the block.
+        source: String,
+    },
 }
 
 /// The four actions of the seeds.

@@ -5,7 +5,8 @@
 
 use ledger::draft::Text;
 use ledger::{Draft, Kind};
-use types::{Micros, Reason};
+use types::access::KEY_PREFIX;
+use types::{Micros, Reason, credentials};
 
 use crate::decision::Context;
 use crate::state::TenantState;
@@ -27,6 +28,16 @@ pub(crate) mod rule {
     pub(crate) const SETTLED: &str = "signal.settled";
     pub(crate) const SETTLE: &str = "action.settle";
     pub(crate) const THROTTLE_END: &str = "throttle.lease";
+    pub(crate) const KEY_ISSUE: &str = "key.issue";
+    pub(crate) const KEY_END: &str = "key.end";
+    pub(crate) const KEY_REVOKE: &str = "key.revoke";
+    pub(crate) const SETTINGS_SET: &str = "settings.set";
+    pub(crate) const SETTINGS_LEASE: &str = "settings.lease";
+    pub(crate) const SETTINGS_CLEAR: &str = "settings.clear";
+    pub(crate) const SETTINGS_LEASE_END: &str = "settings.lease_end";
+    pub(crate) const SOURCE_BLOCK: &str = "source.block";
+    pub(crate) const SOURCE_UNBLOCK: &str = "source.unblock";
+    pub(crate) const SOURCE_LEASE_END: &str = "source.lease_end";
 }
 
 /// Who acts when only time has passed. The same whichever command noticed it, because that
@@ -71,6 +82,16 @@ pub(crate) fn registration(state: &TenantState, cx: &Context<'_>) -> Option<Vec<
         }
         (false, false) => None,
     }
+}
+
+/// True when a receipt may keep the text of a caller: at most `chars_max` characters, none of them
+/// a control character, and nothing that begins as a credential does, because a receipt is for
+/// ever.
+pub(crate) fn is_keepable(text: &str, chars_max: usize) -> bool {
+    text.chars().count() <= chars_max
+        && !text.chars().any(char::is_control)
+        && !credentials::is_credential(text)
+        && !text.trim_start().starts_with(KEY_PREFIX)
 }
 
 /// An instant as receipts hold it. Commands are floored to it before anything is decided, so that

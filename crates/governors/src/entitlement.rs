@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use types::{Micros, Reason, ReceiptId, credentials, limits};
 
 use crate::command::{EntitlementAction, EntitlementChange};
-use crate::decision::{Context, Decision, Rejection, Sealing};
+use crate::decision::{Context, Decision, Sealing};
 use crate::draft::{Secs, TIME, refusal, registration, rule, transition};
 use crate::rules::Rules;
 use crate::snapshot::word::{self, Word};
 use crate::state::{FoldError, TenantState};
-use crate::unknown_tenant;
+use crate::{invalid_field, unknown_tenant};
 
 /// Bytes that the caller's metadata may take in a receipt, escapes counted: half of what a
 /// receipt holds, so that the decision itself always fits beside it.
@@ -157,6 +157,11 @@ impl Entitlement {
 
     pub(crate) fn plan(&self) -> Option<&str> {
         self.plan.as_deref()
+    }
+
+    /// Where it stands, as receipts spell it.
+    pub(crate) fn word(&self) -> &'static str {
+        self.phase.as_str()
     }
 
     /// True when there is nothing to remember of it.
@@ -338,11 +343,7 @@ pub(crate) fn decide(
     cx: &Context<'_>,
 ) -> Decision {
     if let Some(fault) = metadata_fault(&change.metadata) {
-        return Decision::Reject(Rejection {
-            reason: Reason::InvalidField,
-            detail: fault.to_owned(),
-            retry_after_s: None,
-        });
+        return invalid_field(fault);
     }
     let Some(mut drafts) = registration(state, cx) else {
         return unknown_tenant();

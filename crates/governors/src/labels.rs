@@ -1,13 +1,28 @@
-//! The words of a receipt as metric labels.
+//! What a receipt says to those who do not fold it: metric labels, and what it touches.
 //!
 //! Owns: the closed sets of governors and states that may become labels, so that no text of a
-//! caller ever does. Refuses to know: what is counted.
+//! caller ever does; and which rules change who may come in. Refuses to know: what is counted, and
+//! what anybody keeps in memory beside the states.
 
 use ledger::{Kind, View};
 
-const GOVERNORS: [&str; 5] = ["entitlement", "signal", "tenant", "account", "throttle"];
+/// What the rules of a governor begin with, and its label.
+const GOVERNORS: [(&str, &str); 8] = [
+    ("entitlement.", "entitlement"),
+    ("signal.", "signal"),
+    ("tenant.", "tenant"),
+    ("account.", "account"),
+    ("throttle.", "throttle"),
+    (KEY, "keys"),
+    (SETTINGS, "settings"),
+    (SOURCE, "sources"),
+];
 
-const STATES: [&str; 12] = [
+const KEY: &str = "key.";
+const SETTINGS: &str = "settings.";
+const SOURCE: &str = "source.";
+
+const STATES: [&str; 20] = [
     "unregistered",
     "registered",
     "unentitled",
@@ -20,7 +35,37 @@ const STATES: [&str; 12] = [
     "intervening",
     "refusing",
     "throttled",
+    "absent",
+    "valid",
+    "ending",
+    "default",
+    "live",
+    "leased",
+    "open",
+    "blocked",
 ];
+
+/// What whoever guards the doors keeps in memory, and must read again once it has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// The keys of the stream's owner.
+    Keys,
+    /// Live settings or blocked sources.
+    Live,
+}
+
+/// What the receipt changes of that; `None` for every receipt that changes nothing of it.
+#[must_use]
+pub fn touches(receipt: &View<'_>) -> Option<Touch> {
+    if receipt.kind != Kind::Transition {
+        return None;
+    }
+    let rule = receipt.rule?.text();
+    if rule.starts_with(KEY) {
+        return Some(Touch::Keys);
+    }
+    (rule.starts_with(SETTINGS) || rule.starts_with(SOURCE)).then_some(Touch::Live)
+}
 
 /// Governor, state before and state after, where a transition changed a state.
 #[must_use]
@@ -29,9 +74,7 @@ pub fn transition_labels(receipt: &View<'_>) -> Option<(&'static str, &'static s
         return None;
     }
     let rule = receipt.rule?.text();
-    let governor = GOVERNORS
-        .into_iter()
-        .find(|name| rule.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))?;
+    let (_, governor) = GOVERNORS.into_iter().find(|(prefix, _)| rule.starts_with(prefix))?;
     let state = |word: &str| STATES.into_iter().find(|state| *state == word);
     let from = state(&receipt.state_from?.text())?;
     let to = state(&receipt.state_to?.text())?;

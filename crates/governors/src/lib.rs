@@ -13,7 +13,9 @@ pub mod command;
 pub mod decision;
 mod draft;
 mod entitlement;
+mod keys;
 pub mod labels;
+mod live;
 pub mod rules;
 mod signal;
 mod snapshot;
@@ -23,11 +25,16 @@ mod system;
 mod tests;
 mod tick;
 
-pub use command::{Command, EntitlementAction, EntitlementChange, Outcome, OutcomeStatus, Signal};
+pub use command::{
+    Command, EntitlementAction, EntitlementChange, KeyChange, Outcome, OutcomeStatus,
+    SettingChange, Signal, SourceChange,
+};
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
-pub use labels::transition_labels;
+pub use labels::{Touch, touches, transition_labels};
 pub use rules::{Catalogue, CatalogueError, Plan, Rules};
-pub use state::{FoldError, StreamState, SystemState, TenantState};
+pub use state::{
+    FoldError, HeldKey, Keys, LiveState, LiveValue, StreamState, SystemState, TenantState,
+};
 
 use ledger::Kind;
 use types::Reason;
@@ -38,7 +45,7 @@ use types::Reason;
 pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Context<'_>) -> Decision {
     debug_assert_eq!(cx.stream.is_system(), matches!(state, StreamState::System(_)));
     let decision = match state {
-        StreamState::System(state) => system::decide(*state, command, cx),
+        StreamState::System(state) => system::decide(state, command, cx),
         StreamState::Tenant(state) => match command {
             Command::Entitlement(change) => entitlement::decide(rules, state, change, cx),
             Command::Quote { charge } => account::decide(rules, state, *charge, cx),
@@ -47,9 +54,15 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
                 signal::settle(rules, state, *attempt, *outcome, cx)
             }
             Command::Tick => tick::decide(state, cx),
-            Command::Untenanted { .. } | Command::Refused { .. } | Command::Note { .. } => {
-                wrong_stream()
+            Command::Key(change) => keys::decide_tenant(state, change, cx),
+            Command::Refused { .. } if !state.registered => unknown_tenant(),
+            Command::Refused { reason, endpoint, count, window_s } => {
+                system::aggregate(*reason, endpoint, *count, *window_s, cx)
             }
+            Command::Untenanted { .. }
+            | Command::Setting(_)
+            | Command::Source(_)
+            | Command::Note { .. } => wrong_stream(),
         },
     };
     debug_assert!(at_most_one_action(state, &decision), "INV-8");
@@ -73,6 +86,15 @@ fn wrong_stream() -> Decision {
     Decision::Reject(Rejection {
         reason: Reason::StateError,
         detail: "this stream does not take the command".to_owned(),
+        retry_after_s: None,
+    })
+}
+
+/// The answer to a command whose form no governor accepts: no receipt, whatever the state.
+fn invalid_field(detail: &str) -> Decision {
+    Decision::Reject(Rejection {
+        reason: Reason::InvalidField,
+        detail: detail.to_owned(),
         retry_after_s: None,
     })
 }

@@ -7,34 +7,57 @@ use serde::{Deserialize, Serialize};
 use types::StreamName;
 
 use crate::entitlement::Entitlement;
-use crate::state::{StreamState, TenantState};
+use crate::keys::Owner;
+use crate::state::{Keys, LiveState, StreamState, SystemState, TenantState};
 
 /// Raised whenever a state of the same receipts would be written differently.
-const SNAPSHOT_FORMAT: u32 = 2;
+const SNAPSHOT_FORMAT: u32 = 3;
 
 #[derive(Serialize)]
 struct Written<'a> {
     format: u32,
-    tenant: Option<&'a TenantState>,
+    state: WrittenState<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenState<'a> {
+    Tenant(&'a TenantState),
+    Keys(&'a Keys),
+    Settings(&'a LiveState),
+    Nothing,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Read {
     format: u32,
-    tenant: Option<TenantState>,
+    state: ReadState,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReadState {
+    Tenant(TenantState),
+    Keys(Keys),
+    Settings(Box<LiveState>),
+    Nothing,
 }
 
 impl StreamState {
     /// The state as bytes for [`StreamState::from_snapshot`] of the same stream.
     #[must_use]
     pub fn to_snapshot(&self) -> Vec<u8> {
-        let tenant = match self {
-            StreamState::Tenant(state) => Some(state),
-            StreamState::System(_) => None,
+        let state = match self {
+            StreamState::Tenant(state) => WrittenState::Tenant(state),
+            StreamState::System(SystemState::Keys(keys)) => WrittenState::Keys(keys),
+            StreamState::System(SystemState::Settings(state)) => WrittenState::Settings(state),
+            StreamState::System(
+                SystemState::Signals | SystemState::Edge | SystemState::Ops | SystemState::Unlisted,
+            ) => WrittenState::Nothing,
         };
         // Writing to memory cannot fail; were it to, empty bytes read back as no snapshot.
-        serde_json::to_vec(&Written { format: SNAPSHOT_FORMAT, tenant }).unwrap_or_default()
+        serde_json::to_vec(&Written { format: SNAPSHOT_FORMAT, state }).unwrap_or_default()
     }
 
     /// Reads a snapshot of `stream`; `None` when the bytes are of another format, of another
@@ -45,26 +68,40 @@ impl StreamState {
         if read.format != SNAPSHOT_FORMAT {
             return None;
         }
-        match (read.tenant, StreamState::empty(stream)) {
-            (None, system @ StreamState::System(_)) => Some(system),
-            (Some(state), StreamState::Tenant(_)) => {
-                let ordered = state.entitlements.is_sorted_by(|a, b| a.id() < b.id());
-                let kept = |held: &Entitlement| {
-                    !held.is_blank() && !held.is_revoked() && !state.revoked.holds(held.id())
-                };
-                let kept = state.entitlements.iter().all(kept);
-                let revoked = state.revoked.ids().is_sorted_by(|a, b| a < b);
-                (ordered && kept && revoked).then_some(StreamState::Tenant(state))
+        match (read.state, StreamState::empty(stream)) {
+            (ReadState::Tenant(state), StreamState::Tenant(_)) => {
+                is_folded(&state).then_some(StreamState::Tenant(state))
             }
+            (ReadState::Keys(keys), StreamState::System(SystemState::Keys(_))) => keys
+                .is_folded(Owner::SERVICE)
+                .then_some(StreamState::System(SystemState::Keys(keys))),
+            (ReadState::Settings(state), StreamState::System(SystemState::Settings(_))) => {
+                state.is_folded().then_some(StreamState::System(SystemState::Settings(state)))
+            }
+            (ReadState::Nothing, StreamState::System(state)) => match state {
+                SystemState::Keys(_) | SystemState::Settings(_) => None,
+                recorder => Some(StreamState::System(recorder)),
+            },
             _ => None,
         }
     }
 }
 
+/// True when a fold can lead to this state of a tenant.
+fn is_folded(state: &TenantState) -> bool {
+    let ordered = state.entitlements.is_sorted_by(|a, b| a.id() < b.id());
+    let kept = |held: &Entitlement| {
+        !held.is_blank() && !held.is_revoked() && !state.revoked.holds(held.id())
+    };
+    let kept = state.entitlements.iter().all(kept);
+    let revoked = state.revoked.ids().is_sorted_by(|a, b| a < b);
+    ordered && kept && revoked && state.keys.is_folded(Owner::TENANT)
+}
+
 /// Types of other crates that are written as the word that they are in receipts.
 pub(crate) mod word {
     use serde::{Deserialize as _, Deserializer, Serializer};
-    use types::ReceiptId;
+    use types::{Hash, ReceiptId, Scopes};
 
     /// What has exactly one word.
     pub(crate) trait Word: Sized {
@@ -79,6 +116,26 @@ pub(crate) mod word {
 
         fn from_word(word: &str) -> Option<ReceiptId> {
             ReceiptId::parse(word)
+        }
+    }
+
+    impl Word for Hash {
+        fn to_word(&self) -> String {
+            self.to_string()
+        }
+
+        fn from_word(word: &str) -> Option<Hash> {
+            Hash::from_hex(word.as_bytes())
+        }
+    }
+
+    impl Word for Scopes {
+        fn to_word(&self) -> String {
+            self.to_string()
+        }
+
+        fn from_word(word: &str) -> Option<Scopes> {
+            Scopes::parse(word)
         }
     }
 

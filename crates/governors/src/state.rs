@@ -10,7 +10,11 @@ use types::{Micros, ReceiptId, StreamName, limits};
 
 use crate::draft::{Secs, rule};
 use crate::entitlement::Entitlement;
+use crate::keys::Owner;
 use crate::signal::SignalState;
+
+pub use crate::keys::{HeldKey, Keys};
+pub use crate::live::{LiveState, LiveValue};
 
 /// Why a receipt cannot follow the ones before it. Each is a defect or a damaged ledger: what a
 /// governor decides always folds.
@@ -63,6 +67,7 @@ pub struct TenantState {
     pub(crate) last_call_at_us: Option<i64>,
     pub(crate) throttle: Option<Throttle>,
     pub(crate) signal: SignalState,
+    pub(crate) keys: Keys,
 }
 
 /// The ids of revoked entitlements, in ascending order: revocation is final, so each is kept for
@@ -106,8 +111,8 @@ pub(crate) struct Throttle {
     pub(crate) min_interval_ms: i64,
 }
 
-/// System streams record and have nothing to fold; each takes its own commands only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// System streams take their own commands only. Most record and have nothing to fold.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SystemState {
     /// `_signals`: signals that name no tenant.
     Signals,
@@ -115,8 +120,23 @@ pub enum SystemState {
     Edge,
     /// `_ops`: facts about the service.
     Ops,
+    /// `_keys`: keys that belong to no tenant.
+    Keys(Keys),
+    /// `_settings`: live changes to settings, and blocked sources.
+    Settings(Box<LiveState>),
     /// A system stream of another version; it takes nothing.
     Unlisted,
+}
+
+/// An entitlement of a tenant, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// Which.
+    pub id: String,
+    /// `unentitled`, `entitled`, `suspended`, `revoked`.
+    pub state: &'static str,
+    /// The plan that it was granted with.
+    pub plan: Option<String>,
 }
 
 impl StreamState {
@@ -130,6 +150,8 @@ impl StreamState {
             limits::STREAM_SIGNALS => SystemState::Signals,
             limits::STREAM_EDGE => SystemState::Edge,
             limits::STREAM_OPS => SystemState::Ops,
+            limits::STREAM_KEYS => SystemState::Keys(Keys::default()),
+            limits::STREAM_SETTINGS => SystemState::Settings(Box::default()),
             _ => SystemState::Unlisted,
         })
     }
@@ -138,7 +160,7 @@ impl StreamState {
     /// be decided on.
     pub fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
         match self {
-            StreamState::System(_) => Ok(()),
+            StreamState::System(state) => state.apply(receipt),
             StreamState::Tenant(state) => state.apply(receipt),
         }
     }
@@ -147,9 +169,52 @@ impl StreamState {
     #[must_use]
     pub fn next_due(&self) -> Option<Micros> {
         match self {
+            StreamState::System(SystemState::Settings(state)) => {
+                state.next_due().map(Secs::instant)
+            }
             StreamState::System(_) => None,
             StreamState::Tenant(state) => state.next_due().map(Secs::instant),
         }
+    }
+
+    /// The keys that the stream holds, in ascending order of their ids; none in a stream that
+    /// holds no keys. One that has expired may still be among them: ask [`HeldKey::is_valid`].
+    #[must_use]
+    pub fn keys(&self) -> &[HeldKey] {
+        match self {
+            StreamState::Tenant(state) => state.keys.held(),
+            StreamState::System(SystemState::Keys(keys)) => keys.held(),
+            StreamState::System(_) => &[],
+        }
+    }
+
+    /// The live changes to settings and the blocked sources; `None` in every stream but
+    /// `_settings`.
+    #[must_use]
+    pub fn live(&self) -> Option<&LiveState> {
+        match self {
+            StreamState::System(SystemState::Settings(state)) => Some(state),
+            StreamState::System(_) | StreamState::Tenant(_) => None,
+        }
+    }
+
+    /// True for a tenant that was registered.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        matches!(self, StreamState::Tenant(state) if state.registered)
+    }
+
+    /// What a tenant holds at `now`, as somebody who looks is told; ended ones are left out.
+    pub fn entitlements(&self, now: Micros) -> impl Iterator<Item = Holding> + '_ {
+        let held: &[Entitlement] = match self {
+            StreamState::Tenant(state) => &state.entitlements,
+            StreamState::System(_) => &[],
+        };
+        held.iter().map(move |held| {
+            let held = held.at(now);
+            let (id, plan) = (held.id().to_owned(), held.plan().map(str::to_owned));
+            Holding { id, state: held.word(), plan }
+        })
     }
 
     /// The attempt that has no result yet (INV-8: there is at most one).
@@ -158,6 +223,27 @@ impl StreamState {
         match self {
             StreamState::System(_) => None,
             StreamState::Tenant(state) => state.signal.flight().map(|flight| flight.attempt),
+        }
+    }
+}
+
+impl SystemState {
+    fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
+        let rule = receipt.rule.map(|raw| raw.text()).unwrap_or_default();
+        match (self, receipt.kind) {
+            (SystemState::Keys(keys), Kind::Transition) => {
+                keys.apply(&rule, receipt, Owner::SERVICE)
+            }
+            (SystemState::Settings(state), Kind::Transition) => state.apply(&rule, receipt),
+            (
+                SystemState::Keys(_) | SystemState::Settings(_),
+                Kind::ActionAttempt | Kind::ActionResult,
+            ) => Err(FoldError::UnknownRule),
+            (SystemState::Keys(_) | SystemState::Settings(_), Kind::Refusal)
+            | (
+                SystemState::Signals | SystemState::Edge | SystemState::Ops | SystemState::Unlisted,
+                _,
+            ) => Ok(()),
         }
     }
 }
@@ -203,6 +289,9 @@ impl TenantState {
             (Kind::Refusal, rule::EFFECTIVE) => self.apply_entitlement(&rule, receipt)?,
             (Kind::Transition, _) if rule.starts_with("signal.") => {
                 self.signal.apply_transition(&rule, receipt)?;
+            }
+            (Kind::Transition, _) if rule.starts_with("key.") => {
+                self.keys.apply(&rule, receipt, Owner::TENANT)?;
             }
             (Kind::Refusal, rule::GATE) => self.signal.refuse(),
             (Kind::ActionAttempt, rule::INTERVENE) => self.signal.start(receipt)?,

@@ -11,7 +11,7 @@ use crate::entitlement::Entitlement;
 use crate::state::TenantState;
 
 /// Receipts of one tick. What is left over is due at once again.
-const DRAFTS_MAX: usize = 64;
+pub(crate) const DRAFTS_MAX: usize = 64;
 
 /// Does what is due, the oldest first.
 pub(crate) fn decide(state: &TenantState, cx: &Context<'_>) -> Decision {

@@ -37,6 +37,13 @@ macro_rules! choices {
 }
 
 choices! {
+    /// When a request needs a key.
+    AuthRequired {
+        /// Always, unless the service listens on a loopback address.
+        Auto = "auto",
+        /// Always.
+        True = "true",
+    }
     /// Where receipts are kept.
     Backend {
         /// A file per installation; survives the process.

@@ -41,6 +41,40 @@ pub enum SettingError {
     },
 }
 
+/// Why a running process does not take a change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// No setting has this name. The name is left out, since it may be a value in the wrong place.
+    #[error("no such setting")]
+    UnknownSetting,
+    /// The setting is read once, at the start.
+    #[error("{name} takes effect at a start only")]
+    NotLive {
+        /// The setting, by its environment name.
+        name: &'static str,
+    },
+    /// A value outside the range of the setting.
+    #[error("{name}: expected {expected}")]
+    Value {
+        /// The setting, by its environment name.
+        name: &'static str,
+        /// What a correct value looks like.
+        expected: String,
+    },
+    /// The value gives up a guarantee, so it must undo itself.
+    #[error("{name}: a value that gives up a guarantee is set by lease only")]
+    NeedsLease {
+        /// The setting, by its environment name.
+        name: &'static str,
+    },
+    /// A change is recorded and shown, which a secret must not be.
+    #[error("{name} is secret and is set at a start only")]
+    Secret {
+        /// The setting, by its environment name.
+        name: &'static str,
+    },
+}
+
 /// Characters of an unknown key that are repeated: enough for any real name and its typos.
 const KEY_CHARS: usize = 64;
 

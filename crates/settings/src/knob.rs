@@ -7,6 +7,8 @@
 use core::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::form::Form;
+
 /// A setting, as documented and as checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Knob {
@@ -24,6 +26,9 @@ pub struct Knob {
     pub secret: bool,
     /// Whether a change takes effect without a restart.
     pub live: bool,
+    /// The value that gives up a guarantee, if there is one. A running process takes it by lease
+    /// only, so that it ends by itself.
+    pub relaxes: Option<&'static str>,
     /// What the setting changes, in a sentence.
     pub help: &'static str,
 }
@@ -46,6 +51,8 @@ pub enum Kind {
     Path,
     /// An IPv4 or IPv6 address, without port or brackets.
     Address,
+    /// Text of a certain form.
+    Text(Form),
 }
 
 impl Kind {
@@ -62,6 +69,7 @@ impl Kind {
             Kind::Choice(words) => words.contains(&text),
             Kind::Path => PathBuf::from_text(text).is_some(),
             Kind::Address => IpAddr::from_text(text).is_some(),
+            Kind::Text(form) => form.accepts(text),
         }
     }
 
@@ -70,7 +78,7 @@ impl Kind {
         match self {
             Kind::Integer { .. } => "integer",
             Kind::Flag => "boolean",
-            Kind::Choice(_) | Kind::Path | Kind::Address => "string",
+            Kind::Choice(_) | Kind::Path | Kind::Address | Kind::Text(_) => "string",
         }
     }
 }
@@ -91,7 +99,23 @@ impl Knob {
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::Path => "a path".to_owned(),
             Kind::Address => "an IPv4 or IPv6 address".to_owned(),
+            Kind::Text(form) => form.expected().to_owned(),
         }
+    }
+
+    /// The row with a value that a change may set without a restart.
+    pub(crate) const fn live(self) -> Knob {
+        Knob { live: true, ..self }
+    }
+
+    /// The row with a value that is never shown.
+    pub(crate) const fn secret(self) -> Knob {
+        Knob { secret: true, ..self }
+    }
+
+    /// The row with `value` as the one that gives up a guarantee.
+    pub(crate) const fn relaxes(self, value: &'static str) -> Knob {
+        Knob { relaxes: Some(value), ..self }
     }
 }
 
@@ -112,7 +136,7 @@ macro_rules! parsed {
         }
     })+ };
 }
-parsed!(u16, u64, usize, bool, IpAddr);
+parsed!(u16, u32, u64, usize, bool, String, IpAddr);
 
 impl FromText for PathBuf {
     fn from_text(text: &str) -> Option<PathBuf> {

@@ -14,8 +14,13 @@ const INTRODUCTION: &str = "\
 Generated from the table in `crates/settings`; `cargo xtask gen` writes it anew.
 
 Each setting is an environment variable, and a key of the settings file (TOML) under the same name
-in lower case. The environment wins over the file, the file over the default. An empty variable
-counts as unset. A bad value or an unknown key stops the start; all mistakes are reported together.
+in lower case. An empty variable counts as unset. A bad value or an unknown key stops the start; all
+mistakes are reported together.
+
+A live setting can also be changed while the service runs: for good, or by a lease, which undoes
+itself. The order is lease, live change, environment, file, default: what comes first wins. A value
+that gives up a guarantee is taken from a lease only, or at the start. A secret is never shown, and
+is read at the start only.
 
 | Name | Default | Accepted | Live | Meaning |
 |---|---|---|---|---|
@@ -29,21 +34,22 @@ pub fn markdown() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             page,
-            "| `{}` | {} | {} | {} | {} |",
+            "| `{}` | {} | {}{} | {} | {} |",
             row.name,
-            default(row),
+            row.default.map_or_else(|| "none".to_owned(), |text| format!("`{text}`")),
             row.expected(),
-            if row.live { "yes" } else { "no" },
+            if row.secret { " (secret)" } else { "" },
+            live(row),
             row.help
         );
     }
     page
 }
 
-fn default(row: &Knob) -> String {
-    match row.default {
-        Some(_) if row.secret => "(secret)".to_owned(),
-        Some(text) => format!("`{text}`"),
-        None => "none".to_owned(),
+fn live(row: &Knob) -> String {
+    match row.relaxes {
+        Some(value) if row.live => format!("yes, `{value}` leased only"),
+        _ if row.live => "yes".to_owned(),
+        _ => "no".to_owned(),
     }
 }

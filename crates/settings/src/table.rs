@@ -7,14 +7,19 @@
 use core::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::choices::{Backend, LogLevel, Synchronous};
+use crate::choices::{AuthRequired, Backend, LogLevel, Synchronous};
+use crate::form::Form;
 use crate::knob::{Kind, Knob};
 use crate::resolve::Reader;
+use crate::secret::Secret;
 
 /// Turns the rows into knobs, fields and reading code, so that none of them can be forgotten.
+///
+/// After its help a row may state facts: `live`, `secret`, `relaxes "value"`. Each is a method of
+/// [`Knob`], so that a misspelt one does not compile.
 macro_rules! knobs {
     ($($name:ident => $field:ident: $type:ty, $kind:expr, $default:expr, $unit:literal,
-       $help:literal;)+) => {
+       $help:literal $(, $fact:ident $($value:literal)?)*;)+) => {
         /// Every setting, checked and typed. One field per row of [`table`].
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Settings { $(#[doc = $help] pub $field: $type,)+ }
@@ -29,8 +34,9 @@ macro_rules! knobs {
                 unit: $unit,
                 secret: false,
                 live: false,
+                relaxes: None,
                 help: $help,
-            };)+
+            }$(.$fact($($value)?))*;)+
         }
 
         const TABLE: &[Knob] = &[$(knob::$name),+];
@@ -60,22 +66,53 @@ knobs! {
     PORT => port: u16, from_to(0, 65_535), Some("8080"), "",
         "TCP port of the HTTP server; 0 takes any free port.";
     BIND_ADDRESS => bind_address: IpAddr, Kind::Address, Some("127.0.0.1"), "",
-        "Address of the HTTP server. A loopback address runs open, for development; any other is refused until keys exist.";
+        "Address of the HTTP server. A loopback address runs open, for development; on any other every request needs a key.";
+    AUTH_REQUIRED => auth_required: AuthRequired, Kind::Choice(AuthRequired::WORDS), Some("auto"),
+        "",
+        "Whether every request needs a key; auto needs one unless the address is a loopback address.";
+    ADMIN_API_KEY => admin_api_key: Option<Secret>, Kind::Text(Form::Key), None, "",
+        "An admin key that is given and not made, for the first start.",
+        secret;
+    VERIFY_SIGNATURES => verify_signatures: bool, Kind::Flag, Some("false"), "",
+        "Whether entitlement events on /marketplace need a signature.";
+    JWT_SECRET_KEY => jwt_secret_key: Option<Secret>, Kind::Text(Form::Base64), None, "",
+        "Key that signatures of JSON web tokens are checked with.",
+        secret;
+    HMAC_SECRET_KEY => hmac_secret_key: Option<Secret>, Kind::Text(Form::Base64), None, "",
+        "Key that HMAC signatures of request bodies are checked with.",
+        secret;
+    TRUSTED_PROXY_HOPS => trusted_proxy_hops: usize, from_to(0, 10), Some("0"), "proxies",
+        "Proxies in front of the service that add to X-Forwarded-For; the source of a request is taken from there.";
     REQUEST_TIMEOUT_MS => request_timeout_ms: u64, from_to(1, 600_000), Some("30000"),
         "milliseconds",
-        "Time from the first byte of a request until it is answered with a timeout.";
+        "Time from the first byte of a request until it is answered with a timeout.",
+        live;
     GRACEFUL_SHUTDOWN_MS => graceful_shutdown_ms: u64, from_to(100, 600_000), Some("30000"),
         "milliseconds",
-        "Time that requests and actions in flight have to finish after SIGTERM.";
+        "Time that requests and actions in flight have to finish after SIGTERM.",
+        live;
     MAX_CONCURRENT_REQUESTS => max_concurrent_requests: usize, from_to(1, 100_000), Some("1000"),
         "requests",
-        "Requests in work at the same time; more are refused at once with a hint to retry.";
+        "Requests in work at the same time; more are refused at once with a hint to retry.",
+        live;
+    TENANT_MAX_CONCURRENT => tenant_max_concurrent: usize, from_to(1, 100_000), Some("200"),
+        "requests",
+        "Requests of one tenant in work at the same time; more are refused with a hint to retry.",
+        live;
+    RATE_LIMIT_PER_SECOND => rate_limit_per_second: u32, from_to(1, 1_000_000), Some("100"),
+        "requests",
+        "Requests in a second that one key may keep up; more are refused with a hint to retry.",
+        live;
+    RATE_LIMIT_BURST => rate_limit_burst: u32, from_to(1, 1_000_000), Some("200"), "requests",
+        "Requests that one key may send at once after it was quiet.",
+        live;
     MAX_CONNECTIONS => max_connections: usize, from_to(1, 1_000_000), Some("10000"),
         "connections",
         "Open client connections; more are not accepted until one closes.";
     MAX_BODY_BYTES => max_body_bytes: usize, from_to(1_024, 33_554_432), Some("1048576"),
         "bytes",
-        "Size of a request body; a larger one is refused before it is read whole.";
+        "Size of a request body; a larger one is refused before it is read whole.",
+        live;
     RECEIPT_LEDGER_BACKEND => receipt_ledger_backend: Backend, Kind::Choice(Backend::WORDS),
         Some("sqlite"), "",
         "Where receipts are kept; memory (also called ets) loses them when the process ends.";
@@ -83,33 +120,62 @@ knobs! {
         "Directory of the ledger's files; created when it does not exist.";
     RECEIPT_BUFFER_SIZE => receipt_buffer_size: usize, from_to(64, 1_000_000), Some("10000"),
         "commands",
-        "Commands that may wait for the committer; more are refused with a hint to retry.";
+        "Commands that may wait for the committer; more are refused with a hint to retry.",
+        live;
     RECEIPT_VERIFY_HASHES => receipt_verify_hashes: bool, Kind::Flag, Some("true"), "",
-        "Whether reading a receipt checks its hash; false turns health yellow.";
+        "Whether reading a receipt checks its hash; false turns health yellow.",
+        live, relaxes "false";
     ERL_MAX_ETS_TABLES => erl_max_ets_tables: usize, from_to(100, 10_000_000), Some("100000"),
         "streams",
-        "Stream states kept in memory; the rest are loaded from the ledger when needed.";
+        "Stream states kept in memory; the rest are loaded from the ledger when needed.",
+        live;
     SQLITE_SYNCHRONOUS => sqlite_synchronous: Synchronous, Kind::Choice(Synchronous::WORDS),
         Some("full"), "",
-        "Whether a commit waits for the disk; off loses acknowledged receipts on power loss and turns health yellow.";
+        "Whether a commit waits for the disk; off loses acknowledged receipts on power loss and turns health yellow.",
+        relaxes "off";
     ACTION_POOL_SIZE => action_pool_size: usize, from_to(1, 1_000), Some("10"), "actions",
-        "Actions that run at the same time.";
+        "Actions that run at the same time.",
+        live;
     ACTION_QUEUE_SIZE => action_queue_size: usize, from_to(1, 1_000_000), Some("1000"), "actions",
-        "Actions that may wait for a place in the pool; more are refused.";
+        "Actions that may wait for a place in the pool; more are refused.",
+        live;
     ACTION_TIMEOUT_MS => action_timeout_ms: u64, from_to(1, 3_600_000), Some("60000"),
         "milliseconds",
-        "Time from the start of an action until it counts as failed.";
+        "Time from the start of an action until it counts as failed.",
+        live;
     GOVERNOR_STATE_CHECK_INTERVAL_MS => governor_state_check_interval_ms: u64,
         from_to(10, 60_000), Some("1000"), "milliseconds",
-        "How often due timers and unsettled attempts are looked for.";
+        "How often due timers and unsettled attempts are looked for.",
+        live;
     CATALOGUE_FILE => catalogue_file: Option<PathBuf>, Kind::Path, None, "",
         "File of prices, plans and signal profiles; without it the built-in example is used.";
+    GCP_PROJECT_ID => gcp_project_id: Option<String>, Kind::Text(Form::ProjectId), None, "",
+        "Google Cloud project that signals are pulled from; without it nothing is pulled.";
+    PUBSUB_ENABLED => pubsub_enabled: bool, Kind::Flag, Some("true"), "",
+        "Whether signals are pulled when GCP_PROJECT_ID is set.";
+    PUBSUB_SUBSCRIPTION => pubsub_subscription: String, Kind::Text(Form::PubsubName),
+        Some("erlang-autonomics-signals-sub"), "",
+        "Subscription that signals are pulled from.";
+    PUBSUB_DEADLETTER_TOPIC => pubsub_deadletter_topic: String, Kind::Text(Form::PubsubName),
+        Some("erlang-autonomics-dlq"), "",
+        "Topic that takes messages which could not be handled.";
+    PUBSUB_DEADLETTER_SUBSCRIPTION => pubsub_deadletter_subscription: String,
+        Kind::Text(Form::PubsubName), Some("erlang-autonomics-dlq"), "",
+        "Subscription that dead letters are read from.";
+    PUBSUB_MAX_MESSAGES => pubsub_max_messages: usize, from_to(1, 10_000), Some("100"), "messages",
+        "Messages in work at the same time; the rest stay with Pub/Sub.",
+        live;
+    PUBSUB_EMULATOR_HOST => pubsub_emulator_host: Option<String>, Kind::Text(Form::HostPort), None,
+        "",
+        "Address of a Pub/Sub emulator to use instead of Google's service.";
     LOG_LEVEL => log_level: LogLevel, Kind::Choice(LogLevel::WORDS), Some("info"), "",
-        "The least severe event that is logged.";
+        "The least severe event that is logged.",
+        live;
     LOG_FILE => log_file: Option<PathBuf>, Kind::Path, None, "",
         "File that log lines are appended to; without it they go to standard output.";
     METRICS_ENABLED => metrics_enabled: bool, Kind::Flag, Some("true"), "",
-        "Whether /metrics is served.";
+        "Whether /metrics is served.",
+        live;
 }
 
 #[cfg(test)]
@@ -131,5 +197,50 @@ mod tests {
                 assert!(min < max, "{}", row.name);
             }
         }
+    }
+
+    #[test]
+    fn facts_of_rows_agree() {
+        for row in table() {
+            // A change is recorded and shown, and the page shows defaults.
+            assert!(!row.secret || (!row.live && row.default.is_none()), "{}", row.name);
+            let Some(value) = row.relaxes else { continue };
+            assert!(row.kind.accepts(value) && row.default != Some(value), "{}", row.name);
+            // It is known by its text, so there may be one way only to write it.
+            assert!(matches!(row.kind, Kind::Flag | Kind::Choice(_)), "{}", row.name);
+        }
+        let named = |fact: &dyn Fn(&Knob) -> bool| -> Vec<&str> {
+            table().iter().filter(|row| fact(row)).map(|row| row.name).collect()
+        };
+        assert_eq!(
+            named(&|row| row.secret),
+            ["ADMIN_API_KEY", "JWT_SECRET_KEY", "HMAC_SECRET_KEY"]
+        );
+        assert_eq!(
+            named(&|row| row.relaxes.is_some()),
+            ["RECEIPT_VERIFY_HASHES", "SQLITE_SYNCHRONOUS"]
+        );
+        assert_eq!(
+            named(&|row| !row.live && !row.secret),
+            [
+                "PORT",
+                "BIND_ADDRESS",
+                "AUTH_REQUIRED",
+                "VERIFY_SIGNATURES",
+                "TRUSTED_PROXY_HOPS",
+                "MAX_CONNECTIONS",
+                "RECEIPT_LEDGER_BACKEND",
+                "LEDGER_DIR",
+                "SQLITE_SYNCHRONOUS",
+                "CATALOGUE_FILE",
+                "GCP_PROJECT_ID",
+                "PUBSUB_ENABLED",
+                "PUBSUB_SUBSCRIPTION",
+                "PUBSUB_DEADLETTER_TOPIC",
+                "PUBSUB_DEADLETTER_SUBSCRIPTION",
+                "PUBSUB_EMULATOR_HOST",
+                "LOG_FILE",
+            ]
+        );
     }
 }

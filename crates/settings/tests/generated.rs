@@ -21,5 +21,13 @@ fn the_page_has_a_row_for_each_setting() {
         let line = line.unwrap_or_else(|| panic!("no row for {}", row.name));
         assert!(line.contains(row.help) && line.contains(&row.expected()), "{line}");
         assert_eq!(line.matches('|').count(), 6, "{line}");
+        assert_eq!(line.contains("(secret)"), row.secret, "{line}");
+        let live = line.split(" | ").nth(3);
+        let expected = match (row.live, row.name) {
+            (true, "RECEIPT_VERIFY_HASHES") => "yes, `false` leased only",
+            (true, _) => "yes",
+            (false, _) => "no",
+        };
+        assert_eq!(live, Some(expected), "{line}");
     }
 }

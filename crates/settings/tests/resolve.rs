@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use settings::{
-    Backend, Kind, LogLevel, Resolved, SettingError, Settings, Source, Synchronous, table,
+    AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, SettingError, Settings,
+    Source, Synchronous, table,
 };
 
 fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<SettingError>> {
@@ -21,13 +22,22 @@ fn refusals(env: &[(&str, &str)], file: Option<&str>) -> Vec<String> {
 
 #[test]
 fn nothing_set_gives_the_defaults() {
-    let Resolved { settings, provenance } = resolve(&[], None).unwrap();
+    let Resolved { settings, provenance, ignored } = resolve(&[], None).unwrap();
     let expected = Settings {
         port: 8080,
         bind_address: IpAddr::from([127, 0, 0, 1]),
+        auth_required: AuthRequired::Auto,
+        admin_api_key: None,
+        verify_signatures: false,
+        jwt_secret_key: None,
+        hmac_secret_key: None,
+        trusted_proxy_hops: 0,
         request_timeout_ms: 30_000,
         graceful_shutdown_ms: 30_000,
         max_concurrent_requests: 1_000,
+        tenant_max_concurrent: 200,
+        rate_limit_per_second: 100,
+        rate_limit_burst: 200,
         max_connections: 10_000,
         max_body_bytes: 1_048_576,
         receipt_ledger_backend: Backend::Sqlite,
@@ -41,30 +51,54 @@ fn nothing_set_gives_the_defaults() {
         action_timeout_ms: 60_000,
         governor_state_check_interval_ms: 1_000,
         catalogue_file: None,
+        gcp_project_id: None,
+        pubsub_enabled: true,
+        pubsub_subscription: "erlang-autonomics-signals-sub".to_owned(),
+        pubsub_deadletter_topic: "erlang-autonomics-dlq".to_owned(),
+        pubsub_deadletter_subscription: "erlang-autonomics-dlq".to_owned(),
+        pubsub_max_messages: 100,
+        pubsub_emulator_host: None,
         log_level: LogLevel::Info,
         log_file: None,
         metrics_enabled: true,
     };
     assert_eq!(settings, expected);
+    assert!(ignored.is_empty());
     assert!(provenance.iter().all(|row| row.source == Source::Default));
     assert!(provenance.iter().map(|row| row.name).eq(table().iter().map(|row| row.name)));
 }
 
-/// Two accepted values for a row, neither of them the default.
-fn samples(kind: Kind, name: &str) -> (String, String) {
-    match kind {
-        Kind::Integer { min, max } => (min.to_string(), max.to_string()),
-        Kind::Flag => ("false".to_owned(), "false".to_owned()),
-        Kind::Choice(words) => (words[1].to_owned(), words[words.len() - 1].to_owned()),
-        Kind::Path => (format!("{name}/one"), format!("{name}/two")),
-        Kind::Address => ("::1".to_owned(), "0.0.0.0".to_owned()),
+/// Two accepted values for a row, as different as its kind allows, neither of them the default.
+fn samples(row: &Knob) -> (String, String) {
+    let text = |one: &str, two: &str| (one.to_owned(), two.to_owned());
+    match row.kind {
+        Kind::Integer { min, max } => {
+            let low = min.to_string();
+            // The least may be the default.
+            let low = if row.default == Some(&low) { (min + 1).to_string() } else { low };
+            (low, max.to_string())
+        }
+        Kind::Flag => {
+            let other = if row.default == Some("true") { "false" } else { "true" };
+            text(other, other)
+        }
+        Kind::Choice(words) => text(words[1], words[words.len() - 1]),
+        Kind::Path => (format!("{}/one", row.name), format!("{}/two", row.name)),
+        Kind::Address => text("::1", "0.0.0.0"),
+        Kind::Text(Form::Key | Form::Base64) => {
+            text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3", "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4")
+        }
+        Kind::Text(Form::ProjectId | Form::PubsubName) => text("name-one", "name-two"),
+        Kind::Text(Form::HostPort) => text("one:8085", "two:8085"),
     }
 }
 
-fn toml_line(kind: Kind, key: &str, value: &str) -> String {
-    match kind {
-        Kind::Integer { .. } | Kind::Flag => format!("{key} = {value}\n"),
-        Kind::Choice(_) | Kind::Path | Kind::Address => format!("{key} = \"{value}\"\n"),
+fn toml_line(row: &Knob, value: &str) -> String {
+    match row.kind {
+        Kind::Integer { .. } | Kind::Flag => format!("{} = {value}\n", row.key),
+        Kind::Choice(_) | Kind::Path | Kind::Address | Kind::Text(_) => {
+            format!("{} = \"{value}\"\n", row.key)
+        }
     }
 }
 
@@ -72,8 +106,9 @@ fn toml_line(kind: Kind, key: &str, value: &str) -> String {
 fn environment_wins_over_file_and_file_over_default() {
     let defaults = resolve(&[], None).unwrap().settings;
     for row in table() {
-        let (in_env, in_file) = samples(row.kind, row.name);
-        let line = toml_line(row.kind, row.key, &in_file);
+        let (in_env, in_file) = samples(row);
+        let line = toml_line(row, &in_file);
+        let text = |value: &str| if row.secret { "(secret)" } else { value }.to_owned();
         let shown = |resolved: &Resolved| {
             let origin = resolved.provenance.iter().find(|origin| origin.name == row.name).unwrap();
             assert_eq!((origin.unit, origin.help), (row.unit, row.help));
@@ -81,11 +116,11 @@ fn environment_wins_over_file_and_file_over_default() {
         };
 
         let file = resolve(&[], Some(&line)).unwrap();
-        assert_eq!(shown(&file), (in_file, "file \"tai.toml\"".to_owned()), "{}", row.name);
+        assert_eq!(shown(&file), (text(&in_file), "file \"tai.toml\"".to_owned()), "{}", row.name);
         assert_ne!(file.settings, defaults, "{} reaches its field", row.name);
 
         let both = resolve(&[(row.name, &in_env)], Some(&line)).unwrap();
-        assert_eq!(shown(&both), (in_env, "environment".to_owned()), "{}", row.name);
+        assert_eq!(shown(&both), (text(&in_env), "environment".to_owned()), "{}", row.name);
 
         let empty = resolve(&[(row.name, "")], Some(&line)).unwrap();
         assert_eq!(empty, file, "{}: an empty variable is unset", row.name);
@@ -123,6 +158,10 @@ fn choices_show_the_word_that_reads_back() {
         let canonical = if *word == "ets" { "memory" } else { word };
         assert_eq!(settings.receipt_ledger_backend.as_str(), canonical);
     }
+    for word in AuthRequired::WORDS {
+        let settings = resolve(&[("AUTH_REQUIRED", word)], None).unwrap().settings;
+        assert_eq!(settings.auth_required.as_str(), *word);
+    }
     for word in Synchronous::WORDS {
         let settings = resolve(&[("SQLITE_SYNCHRONOUS", word)], None).unwrap().settings;
         assert_eq!(settings.sqlite_synchronous.as_str(), *word);
@@ -154,6 +193,32 @@ fn refusals_name_setting_source_and_range() {
             "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets",
         ),
         ("BIND_ADDRESS", "host", "BIND_ADDRESS (environment): expected an IPv4 or IPv6 address"),
+        (
+            "ADMIN_API_KEY",
+            "short",
+            "ADMIN_API_KEY (environment): expected at least 32 printable ASCII characters without blanks",
+        ),
+        (
+            "JWT_SECRET_KEY",
+            "AAAA",
+            "JWT_SECRET_KEY (environment): expected base64 of at least 16 bytes",
+        ),
+        (
+            "GCP_PROJECT_ID",
+            "My project",
+            "GCP_PROJECT_ID (environment): expected 6 to 30 lower-case letters, digits and hyphens",
+        ),
+        (
+            "PUBSUB_SUBSCRIPTION",
+            "goog-sub",
+            "PUBSUB_SUBSCRIPTION (environment): expected 3 to 255 letters, digits and - . _ ~ + %, \
+             with a letter first and not goog",
+        ),
+        (
+            "PUBSUB_EMULATOR_HOST",
+            "localhost",
+            "PUBSUB_EMULATOR_HOST (environment): expected a host and a port, such as localhost:8085",
+        ),
     ];
     for (name, value, text) in cases {
         assert_eq!(refusals(&[(name, value)], None), [*text]);
@@ -171,8 +236,33 @@ fn refusals_name_setting_source_and_range() {
     for line in ["ledger_dir = \"\"", "ledger_dir = \"a\\u0000b\"", "ledger_dir = 7"] {
         assert_eq!(refusals(&[], Some(line)), [path]);
     }
+    let text = "GCP_PROJECT_ID (file \"tai.toml\"): expected 6 to 30 lower-case letters, digits and \
+                hyphens, as a TOML string";
+    for line in ["gcp_project_id = 1234567", "gcp_project_id = \"short\""] {
+        assert_eq!(refusals(&[], Some(line)), [text]);
+    }
     let flag = "METRICS_ENABLED (file \"tai.toml\"): expected true or false, as a TOML boolean";
     assert_eq!(refusals(&[], Some("metrics_enabled = \"true\"")), [flag]);
+}
+
+#[test]
+fn a_secret_is_exposed_on_request_and_shown_nowhere() {
+    const MARKER: &str = "Xq7ZmarkerXq7ZmarkerXq7Zmarker++";
+    let secrets = table().iter().filter(|row| row.secret);
+    let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, MARKER)).collect();
+    let baseline = Baseline::capture(&|name| env.get(name).copied(), None);
+    let resolved = baseline.resolve(&[]).unwrap();
+    let Settings { admin_api_key, jwt_secret_key, hmac_secret_key, .. } = &resolved.settings;
+    for secret in [admin_api_key, jwt_secret_key, hmac_secret_key] {
+        assert_eq!(secret.as_ref().unwrap().expose(), MARKER);
+        assert_eq!(format!("{secret:?}"), "Some((secret))");
+    }
+    for shown in [format!("{resolved:?}"), format!("{resolved:#?}"), format!("{baseline:?}")] {
+        assert!(!shown.contains(&MARKER[..5]), "{shown}");
+    }
+    for origin in &resolved.provenance {
+        assert_eq!(origin.value == "(secret)", env.contains_key(origin.name), "{}", origin.name);
+    }
 }
 
 #[cfg(unix)]
@@ -191,6 +281,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     let cases: &[(&str, &str, String)] = &[
         ("prt = 1", "prt", hint("port")),
         ("PORT = 1", "PORT", hint("port")),
+        ("rate_limit_per_sec = 5", "rate_limit_per_sec", hint("rate_limit_per_second")),
         ("log_levle = \"info\"", "log_levle", hint("log_level")),
         ("action_timeout = 5", "action_timeout", hint("action_timeout_ms")),
         ("[server]\nport = 1", "server", String::new()),
@@ -247,13 +338,13 @@ fn variables_outside_the_table_are_ignored() {
 fn no_error_holds_a_value() {
     const MARKER: &str = "Xq7Zmarker";
     let mut texts = Vec::new();
-    // Paths accept any text, so a NUL spoils them.
+    // Paths accept any other text, so a NUL spoils them.
     let spoiled = format!("{MARKER}\0");
     let env: Vec<_> = table().iter().map(|row| (row.name, spoiled.as_str())).collect();
     texts.push(refusals(&env, None));
     assert_eq!(texts[0].len(), table().len(), "every setting refuses");
 
-    let line = |row: &settings::Knob, value: &str| format!("{} = {value}\n", row.key);
+    let line = |row: &Knob, value: &str| format!("{} = {value}\n", row.key);
     for value in [
         format!("\"{MARKER}\\u0000\""),
         format!("[\"{MARKER}\"]"),

@@ -20,6 +20,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use types::Clock;
 
 use crate::Error;
@@ -50,9 +51,12 @@ pub fn subscriber(
     file: Option<&Path>,
     clock: Arc<dyn Clock>,
 ) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), Error> {
-    let handle = sink::start(file)?;
+    let mut handle = sink::start(file)?;
     let layer = LineLayer { clock, queue: handle.queue() };
-    let subscriber = Registry::default().with(LevelFilter::from_level(level)).with(layer);
+    let (filter, reload) = reload::Layer::new(LevelFilter::from_level(level));
+    // A reload fails only when the subscriber is gone, and then nothing is logged at all.
+    handle.on_level(Box::new(move |level| drop(reload.reload(LevelFilter::from_level(level)))));
+    let subscriber = Registry::default().with(filter).with(layer);
     Ok((subscriber, handle))
 }
 

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -25,7 +25,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A running emulator; it ends with this value, and so do its topics and subscriptions.
 #[derive(Debug)]
 pub struct Emulator {
-    child: Child,
+    program: PathBuf,
+    // None once it is killed.
+    child: Option<Child>,
     address: SocketAddr,
     // Its output and what it leaves in its folder.
     scratch: TempDir,
@@ -43,21 +45,29 @@ impl Emulator {
         let Some(program) = program() else { return Ok(None) };
         let scratch = tempfile::tempdir()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place::free_port()?));
-        let output = File::create(scratch.path().join("output"))?;
-        let child = Command::new(program)
-            .arg("--host=127.0.0.1")
-            .arg(format!("--port={}", address.port()))
-            .current_dir(scratch.path())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            // A script, which may keep the virtual machine as its child: both must end.
-            .process_group(0)
-            .spawn()
-            .context("the Pub/Sub emulator does not start")?;
-        let mut emulator = Emulator { child, address, scratch };
+        let child = spawn(&program, address, scratch.path())?;
+        let mut emulator = Emulator { program, child: Some(child), address, scratch };
         emulator.wait_until_ready()?;
         Ok(Some(emulator))
+    }
+
+    /// Kills it; topics, subscriptions and messages are gone.
+    pub fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = child.wait();
+    }
+
+    /// Starts it again on the same port after [`Emulator::kill`], empty, and waits until it
+    /// answers.
+    ///
+    /// # Errors
+    /// As for [`Emulator::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.child = Some(spawn(&self.program, self.address, self.scratch.path())?);
+        self.wait_until_ready()
     }
 
     /// Where it listens; the value for `PUBSUB_EMULATOR_HOST`.
@@ -74,8 +84,11 @@ impl Emulator {
             if answer.is_ok() {
                 return Ok(());
             }
-            let over = self.child.try_wait()?.is_some() || Instant::now() > deadline;
-            if over {
+            let ended = match &mut self.child {
+                Some(child) => child.try_wait()?.is_some(),
+                None => true,
+            };
+            if ended || Instant::now() > deadline {
                 let output = std::fs::read(self.scratch.path().join("output"))?;
                 bail!("the Pub/Sub emulator does not answer: {}", String::from_utf8_lossy(&output));
             }
@@ -87,11 +100,23 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn spawn(program: &Path, address: SocketAddr, scratch: &Path) -> Result<Child> {
+    let output = File::create(scratch.join("output"))?;
+    Command::new(program)
+        .arg("--host=127.0.0.1")
+        .arg(format!("--port={}", address.port()))
+        .current_dir(scratch)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        // A script, which may keep the virtual machine as its child: both must end.
+        .process_group(0)
+        .spawn()
+        .context("the Pub/Sub emulator does not start")
 }
 
 fn program() -> Option<PathBuf> {
@@ -131,8 +156,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_starts_where_it_is_installed_and_ends_with_its_value() {
-        let Some(emulator) = Emulator::start().unwrap() else {
+    fn it_starts_again_on_its_port_and_ends_with_its_value() {
+        let Some(mut emulator) = Emulator::start().unwrap() else {
             crate::skip!("the Pub/Sub emulator is not installed");
         };
         let address = emulator.address();
@@ -140,6 +165,13 @@ mod tests {
         let made = client.request("PUT", "/v1/projects/tests/topics/signals", &[], b"{}").unwrap();
         assert_eq!(made.status, 200, "{made:?}");
         assert_eq!(made.json().unwrap()["name"], "projects/tests/topics/signals");
+        emulator.kill();
+        assert!(http::Client::connect(address).is_err());
+        emulator.restart().unwrap();
+        assert_eq!(emulator.address(), address);
+        let mut client = http::Client::connect(address).unwrap();
+        let found = client.request("GET", "/v1/projects/tests/topics/signals", &[], b"").unwrap();
+        assert_eq!(found.status, 404, "{found:?}");
         drop(emulator);
         assert!(http::Client::connect(address).is_err());
     }

@@ -1,9 +1,10 @@
 //! The words that every crate shares: ids, hashes, time, refusal reasons and limits.
 //!
-//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits, and
-//! what a credential looks like.
+//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits, scopes,
+//! and what a credential looks like.
 //! Refuses to know: JSON shapes, HTTP routes, storage, and what any tenant may do.
 
+pub mod access;
 pub mod credentials;
 pub mod hash;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod limits;
 pub mod reason;
 pub mod time;
 
+pub use access::{KeyId, KeyOwner, Scope, Scopes};
 pub use hash::Hash;
 pub use ids::{EntitlementId, IdError, ReceiptId, StreamName, TenantId};
 pub use reason::{Blame, Reason};

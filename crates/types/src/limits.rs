@@ -30,5 +30,22 @@ pub const STREAM_OPS: &str = "_ops";
 pub const STREAM_EDGE: &str = "_edge";
 /// Signals that name no tenant (002 scenario 7, the test message).
 pub const STREAM_SIGNALS: &str = "_signals";
+/// Keys that belong to no tenant: the operator's, and those of services that speak for any tenant.
+pub const STREAM_KEYS: &str = "_keys";
+/// Live changes to settings, and sources that are blocked.
+pub const STREAM_SETTINGS: &str = "_settings";
 /// Every chain that belongs to the service.
-pub const SYSTEM_STREAMS: [&str; 3] = [STREAM_OPS, STREAM_EDGE, STREAM_SIGNALS];
+pub const SYSTEM_STREAMS: [&str; 5] =
+    [STREAM_OPS, STREAM_EDGE, STREAM_SIGNALS, STREAM_KEYS, STREAM_SETTINGS];
+
+/// Keys of one tenant that are valid at the same time.
+pub const KEYS_PER_TENANT: usize = 20;
+/// Keys of the service that are valid at the same time.
+pub const KEYS_OF_SERVICE: usize = 1_000;
+/// Characters of the label that a person gives a key.
+pub const KEY_LABEL_CHARS: usize = 64;
+/// Sources that are blocked at the same time.
+pub const SOURCES_BLOCKED: usize = 10_000;
+/// Seconds of the longest lease on a setting or a source: a week. What should last longer is no
+/// lease.
+pub const LEASE_S_MAX: i64 = 7 * 24 * 3_600;

@@ -64,7 +64,9 @@ reasons! {
     InvalidEntitlementId, "invalid_entitlement_id", 400, false, Caller, "`entitlement_id` is not a valid id.";
     UnknownAction, "unknown_action", 400, false, Caller, "`action` is not grant, revoke, suspend or resume.";
     InvalidRequestId, "invalid_request_id", 400, false, Caller, "`X-Request-ID`, `Idempotency-Key` or `messageId` is not a valid key.";
-    Forbidden, "forbidden", 403, false, Caller, "The open door answers only to host names of loopback.";
+    Unauthorized, "unauthorized", 401, false, Caller, "The request needs a key, and there is none or it is not valid.";
+    SignatureInvalid, "signature_invalid", 401, false, Caller, "The signature of the event is absent, wrong or too old.";
+    Forbidden, "forbidden", 403, false, Caller, "The key does not permit this, the source is blocked, or the open door was asked by another name than loopback's.";
     NotFound, "not_found", 404, false, Caller, "There is no such route or receipt.";
     MethodNotAllowed, "method_not_allowed", 405, false, Caller, "The route exists, but not for this method.";
     PayloadTooLarge, "payload_too_large", 413, false, Caller, "The body is larger than the limit.";
@@ -76,6 +78,7 @@ reasons! {
     DuplicateMessage, "duplicate_message", 422, false, Caller, "The idempotency key was used before with another body.";
     UnknownTenant, "unknown_tenant", 422, true, Caller, "The tenant is not registered yet; an entitlement event or customer call registers it.";
     TooManyEntitlements, "too_many_entitlements", 422, false, Caller, "The tenant holds as many entitlements as one tenant may.";
+    TooManyKeys, "too_many_keys", 422, false, Caller, "The owner of the key holds as many valid keys as it may.";
     PaymentNotConfigured, "payment_not_configured", 422, false, Caller, "The call asks for a charge and no payment provider is configured.";
     RateLimitExceeded, "rate_limit_exceeded", 429, true, Caller, "More requests than the tenant's limit; retry after the stated seconds.";
     ActionQueueFull, "action_queue_full", 429, true, Us, "The action queue is full; the signal was not taken.";

@@ -9,6 +9,7 @@ mod bad_input;
 mod door;
 mod drain;
 mod kills;
+mod operations;
 mod power;
 mod pubsub;
 mod settings;

@@ -103,7 +103,7 @@ async fn refusals_at_the_edge_are_recorded_in_sums() {
         (Reason::MissingField, "/marketplace", 3),
         (Reason::PayloadTooLarge, "/pubsub", 1),
     ] {
-        (0..count).for_each(|_| running.engine.refused_at_edge(reason, endpoint));
+        (0..count).for_each(|_| running.engine.refused_at_edge(reason, endpoint, None));
         wanted.insert((reason.code().to_owned(), endpoint.to_owned()), count);
     }
     assert_eq!(world.store.size(), 0, "no refusal waits for a commit");
@@ -125,10 +125,10 @@ async fn refusals_at_the_edge_are_recorded_in_sums() {
 async fn refusals_that_cannot_be_recorded_are_part_of_the_next_record() {
     let world = World::new().tuned(|options| options.check_interval = Duration::from_secs(5));
     let running = world.start();
-    running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+    running.engine.refused_at_edge(Reason::MissingField, "/pubsub", None);
     world.store.plan(Fault::Lost);
     eventually("the record has failed", || world.store.plan_done()).await;
-    running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+    running.engine.refused_at_edge(Reason::MissingField, "/pubsub", None);
     eventually("the next one is kept", || world.store.size() == 1).await;
     running.end(&world).await;
     let checked = verify(&world.store);

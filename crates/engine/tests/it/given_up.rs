@@ -58,7 +58,7 @@ async fn a_drain_ends_although_the_store_hangs() {
     let running = world.start();
     running.admit([1]).await;
     let asked = running.hold_up(&world, ["a", "b"]).await;
-    running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+    running.engine.refused_at_edge(Reason::MissingField, "/pubsub", None);
     let drain = running.engine.drain(Duration::from_millis(200));
     tokio::time::timeout(PATIENCE, drain).await.expect("the drain ends");
     drop(asked);

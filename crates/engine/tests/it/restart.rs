@@ -160,7 +160,7 @@ async fn a_restart_while_refusals_are_being_recorded_comes_to_its_end() {
         running.decide(tenant(1), QUOTE).await;
         let keys = ["a", "b"].map(|key| format!("{key}-{round}"));
         let asked = running.hold_up(&world, [&keys[0], &keys[1]]).await;
-        running.engine.refused_at_edge(Reason::MissingField, "/pubsub");
+        running.engine.refused_at_edge(Reason::MissingField, "/pubsub", None);
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(running.engine.supervisor().restart("governance_sup"));
         let done = || running.restarts()["governance_sup"] == round;

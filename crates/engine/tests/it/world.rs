@@ -211,7 +211,7 @@ pub(crate) fn signal(metric: &str, value: i64) -> Command {
 
 /// A request by a caller that may register tenants and gives no key.
 pub(crate) fn request(stream: StreamName, command: Command) -> Request<'static> {
-    Request { stream, command, actor: "test", may_register: true, key: None }
+    Request { stream, command, actor: "test".into(), may_register: true, key: None }
 }
 
 /// The same under a key, with a body.

@@ -6,26 +6,8 @@ use types::{Reason, limits};
 
 use super::*;
 
-/// Folds a receipt that was made by hand.
-fn fold(chain: &mut Chain, draft: &Draft) -> Result<(), FoldError> {
-    let before = chain.state.clone();
-    let sealed = seal(&LedgerId([7; 16]), &chain.stream, &chain.head, START, draft).unwrap();
-    let result = chain.state.apply(&View::scan(&sealed.core).unwrap());
-    if result.is_err() {
-        assert_eq!(chain.state, before, "a receipt that does not fold leaves no trace");
-    }
-    result
-}
-
 fn grant() -> Command {
     Command::Entitlement(change("ent-1", EntitlementAction::Grant))
-}
-
-fn drafts(chain: &Chain, command: &Command) -> Vec<Draft> {
-    match chain.decide(START, command) {
-        Decision::Seal(sealing) => sealing.drafts,
-        other => panic!("expected receipts, got {other:?}"),
-    }
 }
 
 #[test]
@@ -85,7 +67,7 @@ fn a_snapshot_that_does_not_fit_is_no_snapshot() {
     assert_eq!(StreamState::from_snapshot(&ops.stream, &bytes), None);
     assert_eq!(read(std::str::from_utf8(&ops.state.to_snapshot()).unwrap()), None);
     for (find, replace) in [
-        ("\"format\":2", "\"format\":1"),
+        ("\"format\":3", "\"format\":2"),
         ("\"registered\"", "\"registred\""),
         ("\"ent-1\"", "\"ent-3\""),
         ("\"ent-2\"", "\"ent-1\""),
@@ -180,6 +162,18 @@ fn the_revoked_are_bounded_and_revocation_is_not() {
 }
 
 #[test]
+fn refusals_in_aggregate_change_nothing_but_the_chain() {
+    let mut chain = Chain::tenant().after(&[(0, grant()), (1, signal(90, None))]);
+    let (before, receipts) = (chain.state.clone(), chain.cores.len());
+    let (reason, endpoint) = (Reason::RateLimitExceeded, "/pubsub");
+    let refused = Command::Refused { reason, endpoint, count: 3, window_s: 10 };
+    chain.act(START.plus_secs(2), &refused);
+    assert_eq!(chain.cores.len(), receipts + 1);
+    assert_eq!(chain.state, before);
+    assert_eq!(touches(&View::scan(&chain.cores[receipts]).unwrap()), None);
+}
+
+#[test]
 fn a_tick_takes_the_oldest_first() {
     let until = |id: &str, second| {
         let expires_at = Some(START.plus_secs(second));
@@ -216,5 +210,5 @@ fn the_largest_change_that_is_accepted_still_fits_a_receipt() {
 #[test]
 fn states_stay_small() {
     assert!(size_of::<crate::entitlement::Entitlement>() <= 64);
-    assert!(size_of::<StreamState>() <= 120);
+    assert!(size_of::<StreamState>() <= 128);
 }

@@ -3,6 +3,8 @@
 //! Owns: the harness and the text form of decisions. Refuses to know: the inside of any state.
 
 mod faults;
+mod keys;
+mod live;
 mod properties;
 mod sensors;
 mod table;
@@ -105,6 +107,25 @@ pub(super) fn settle(chain: &Chain, status: OutcomeStatus) -> Command {
     Command::Settle { attempt, outcome: Outcome { status, duration_ms: 12, tries: 1 } }
 }
 
+/// Folds a receipt that was made by hand.
+pub(super) fn fold(chain: &mut Chain, draft: &Draft) -> Result<(), FoldError> {
+    let before = chain.state.clone();
+    let sealed = seal(&LedgerId([7; 16]), &chain.stream, &chain.head, START, draft).unwrap();
+    let result = chain.state.apply(&View::scan(&sealed.core).unwrap());
+    if result.is_err() {
+        assert_eq!(chain.state, before, "a receipt that does not fold leaves no trace");
+    }
+    result
+}
+
+/// The receipts to be that answer `command` at [`START`].
+pub(super) fn drafts(chain: &Chain, command: &Command) -> Vec<Draft> {
+    match chain.decide(START, command) {
+        Decision::Seal(sealing) => sealing.drafts,
+        other => panic!("expected receipts, got {other:?}"),
+    }
+}
+
 /// A decision as lines of text, one for each receipt; `>` marks the one that answers the caller.
 pub(super) fn show(decision: &Decision) -> String {
     match decision {
@@ -162,6 +183,7 @@ fn show_draft(draft: &Draft) -> String {
             ("signal_at", Meta::Int(ms)) => {
                 format!(" signal_at=+{}", ms / 1000 - START.secs())
             }
+            ("fingerprint", Meta::Text(text)) => format!(" fingerprint={}…", &text[..4]),
             (_, Meta::Text(text)) => format!(" {key}={text}"),
             (_, Meta::Int(value)) => format!(" {key}={value}"),
             (_, Meta::Bool(value)) => format!(" {key}={value}"),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ledger::Kind;
 use proptest::prelude::*;
+use types::Reason;
 
 use super::*;
 
@@ -17,6 +18,8 @@ enum Ask {
     Quote { charge: bool },
     Signal { metric: usize, value_milli: i64, measured_ms: Option<i64> },
     Settle { status: usize, right: bool },
+    Key { what: usize, n: u8 },
+    Refused,
     Tick,
 }
 
@@ -49,6 +52,15 @@ impl Ask {
                     command => command,
                 }
             }
+            Ask::Key { what: 0, n } => keys::issue(n),
+            Ask::Key { what: 1, n } => keys::rotate(n, n + 1, 5),
+            Ask::Key { n, .. } => keys::revoke(n),
+            Ask::Refused => Command::Refused {
+                reason: Reason::RateLimitExceeded,
+                endpoint: "/pubsub",
+                count: 1,
+                window_s: 10,
+            },
             Ask::Tick => Command::Tick,
         }
     }
@@ -67,6 +79,8 @@ fn ask() -> impl Strategy<Value = Ask> {
         4 => signal,
         2 => (0..4_usize, prop::bool::weighted(0.9))
             .prop_map(|(status, right)| Ask::Settle { status, right }),
+        1 => (0..3_usize, 0..4_u8).prop_map(|(what, n)| Ask::Key { what, n }),
+        1 => Just(Ask::Refused),
         1 => Just(Ask::Tick),
     ]
 }

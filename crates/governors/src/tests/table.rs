@@ -274,7 +274,15 @@ fn calls_and_time() {
 #[test]
 fn every_stream_takes_its_own_commands_only() {
     let mut out = String::new();
-    for stream in ["_signals", "_edge", "_ops", "_other", "tenant-123"] {
+    let refused = || Command::Refused {
+        reason: Reason::PayloadTooLarge,
+        endpoint: "/pubsub",
+        count: u64::MAX,
+        window_s: 10,
+    };
+    let unregistered = Chain::tenant().show(ASK, &refused());
+    out += &format!("unregistered × refused\n{unregistered}");
+    for stream in ["_signals", "_edge", "_ops", "_keys", "_settings", "_other", "tenant-123"] {
         let mut chain = Chain::new(stream);
         let commands = [
             ("grant", now(Grant)),
@@ -283,15 +291,10 @@ fn every_stream_takes_its_own_commands_only() {
             ("settle", settle(&chain, Success)),
             ("tick", Command::Tick),
             ("untenanted", Command::Untenanted { signal: "test".to_owned() }),
-            (
-                "refused",
-                Command::Refused {
-                    reason: Reason::PayloadTooLarge,
-                    endpoint: "/pubsub",
-                    count: u64::MAX,
-                    window_s: 10,
-                },
-            ),
+            ("refused", refused()),
+            ("key", keys::issue(1)),
+            ("setting", live::set("RATE", "5")),
+            ("source", live::block("192.0.2.0/24", 60)),
             ("note", Command::Note { event: "start", detail: "version 0.1.0".to_owned() }),
         ];
         for (name, command) in commands {

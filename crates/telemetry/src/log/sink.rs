@@ -56,9 +56,24 @@ impl Queue {
 /// nobody waits for them.
 pub struct LogHandle {
     queue: Queue,
+    level: Option<SetLevel>,
 }
 
+/// Puts another level in force.
+pub(super) type SetLevel = Box<dyn Fn(tracing::Level) + Send + Sync>;
+
 impl LogHandle {
+    pub(super) fn on_level(&mut self, level: SetLevel) {
+        self.level = Some(level);
+    }
+
+    /// Logs events of `level` and above from now on.
+    pub fn set_level(&self, level: tracing::Level) {
+        if let Some(set) = &self.level {
+            set(level);
+        }
+    }
+
     pub(super) fn queue(&self) -> Queue {
         self.queue.clone()
     }
@@ -104,7 +119,7 @@ fn start_with(sink: Sink, queue_lines: usize) -> Result<LogHandle, Error> {
         .name("log-writer".to_owned())
         .spawn(move || write_lines(&waiting, sink, &progress))
         .map_err(Error::LogWriter)?;
-    Ok(LogHandle { queue })
+    Ok(LogHandle { queue, level: None })
 }
 
 fn write_lines(waiting: &Receiver<String>, mut sink: Sink, progress: &Progress) {

@@ -116,6 +116,11 @@ metrics! {
     subsystem_restarts, "tai_subsystem_restarts_total", counter, ["subsystem"], &[], "Restarts by the supervisor.";
     signals_received, "tai_signals_received_total", counter, ["kind"], &[], "Signals taken in.";
     signals_coalesced, "tai_signals_coalesced_total", counter, [], &[], "Signals merged into one that already waited.";
+    pubsub_outstanding, "tai_pubsub_outstanding", gauge, [], &[], "Pulled messages in hand.";
+    pubsub_oldest_unacked_seconds, "tai_pubsub_oldest_unacked_seconds", gauge, [], &[], "Seconds since the oldest message in hand was published.";
+    pubsub_messages, "tai_pubsub_messages_total", counter, ["result"], &[], "Pulled messages, by acked or nacked.";
+    pubsub_errors, "tai_pubsub_errors_total", counter, [], &[], "Failed or lost connections to the subscription.";
+    pubsub_dead_letters_replayed, "tai_pubsub_dead_letters_replayed_total", counter, [], &[], "Dead letters decided and acknowledged by a replay.";
     log_lines_dropped, "tai_log_lines_dropped_total", counter, [], &[], "Log lines lost because the writer fell behind or failed.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";
     process_resident_memory_bytes, "process_resident_memory_bytes", gauge, [], &[], "Resident memory in bytes.";

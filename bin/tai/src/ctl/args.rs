@@ -1,0 +1,208 @@
+//! The words of `tai ctl …`.
+//!
+//! Owns: names, options and their ranges. Refuses to know: which request each becomes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, value_parser};
+
+/// Longest time that `--wait` takes, in seconds.
+const WAIT_S_MAX: u64 = 3_600;
+
+/// Asks a running service. The key comes from `TAI_KEY` or from a file: an argument would be in
+/// the list of processes.
+#[derive(Args)]
+pub(crate) struct Ctl {
+    /// Where the service is; `TAI_URL`, or this machine at the port of the settings, when left out.
+    #[arg(long, global = true)]
+    pub(crate) url: Option<String>,
+    /// File that holds the key; `TAI_KEY` when left out.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Print the service's answer as it came.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to ask for.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What a running service can be asked for.
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// How it is.
+    Health,
+    /// Its parts, and how often each was started again.
+    Subsystems,
+    /// Restart one part, or the whole process gracefully.
+    Restart {
+        /// The part, such as `governance_sup`; the whole process when left out.
+        subsystem: Option<String>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Memory, open files and loaded streams.
+    Memory,
+    /// Queues and what is in flight.
+    Queues,
+    /// All settings; or look at one, change one, take a change back.
+    Settings {
+        #[command(subcommand)]
+        verb: Option<SettingVerb>,
+    },
+    /// Sources that are refused; or block one, or unblock it.
+    Sources {
+        #[command(subcommand)]
+        verb: Option<SourceVerb>,
+    },
+    /// The Pub/Sub subscription; its state when nothing more is asked.
+    Pubsub {
+        #[command(subcommand)]
+        verb: Option<PubsubVerb>,
+    },
+    /// Tenants.
+    Tenant {
+        #[command(subcommand)]
+        verb: TenantVerb,
+    },
+    /// Keys of a tenant, or of the service.
+    Key {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
+    /// Refuse new work, finish what is in flight, and go on answering for health.
+    Drain,
+    /// Stop the process gracefully.
+    Stop {
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+/// How long to stay until what was asked for has happened.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Wait {
+    /// Longest time to wait until it has happened; 0 does not wait.
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 60,
+        value_parser = value_parser!(u64).range(..=WAIT_S_MAX))]
+    pub(crate) seconds: u64,
+}
+
+/// What can be done with settings.
+#[derive(Subcommand)]
+pub(crate) enum SettingVerb {
+    /// One setting.
+    Get {
+        /// The setting, such as `ACTION_POOL_SIZE`.
+        name: String,
+    },
+    /// Change one while the service runs.
+    Set {
+        /// The setting.
+        name: String,
+        /// The value.
+        value: String,
+        /// Undo the change by itself after this time.
+        #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
+        lease: Option<u64>,
+    },
+    /// Take change and lease back: what the process was started with holds again.
+    Clear {
+        /// The setting.
+        name: String,
+    },
+}
+
+/// What can be done with sources.
+#[derive(Subcommand)]
+pub(crate) enum SourceVerb {
+    /// Refuse requests from it for some time.
+    Block {
+        /// An address or a network, such as 203.0.113.0/24.
+        source: String,
+        /// How long.
+        #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
+        lease: u64,
+    },
+    /// Refuse it no longer.
+    Unblock {
+        /// The address or network, as it was blocked.
+        source: String,
+    },
+}
+
+/// What can be done with the Pub/Sub subscription.
+#[derive(Subcommand, Clone, Copy)]
+pub(crate) enum PubsubVerb {
+    /// How it is.
+    Status,
+    /// Take no more messages.
+    Pause,
+    /// Take messages again.
+    Resume,
+    /// Take dead letters in again.
+    Replay {
+        /// How many at most; the service's own limit when left out.
+        #[arg(long, value_parser = value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+}
+
+/// What can be done with tenants.
+#[derive(Subcommand)]
+pub(crate) enum TenantVerb {
+    /// One tenant: entitlements, number of keys and receipts.
+    Show {
+        /// The tenant's id.
+        id: String,
+    },
+}
+
+/// What can be done with keys.
+#[derive(Subcommand)]
+pub(crate) enum KeyVerb {
+    /// The keys, without their texts, which nobody has.
+    List {
+        #[command(flatten)]
+        owner: Owner,
+    },
+    /// A new key. Its text is printed once and kept nowhere.
+    Create {
+        #[command(flatten)]
+        owner: Owner,
+        /// What it permits, such as `receipts:read`; once for each scope.
+        #[arg(long = "scope")]
+        scopes: Vec<String>,
+        /// What a person calls it.
+        #[arg(long)]
+        label: Option<String>,
+        /// It ends by itself after this time.
+        #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
+        expires_in: Option<u64>,
+    },
+    /// A new key in the place of an old one, which ends after the overlap.
+    Rotate {
+        /// The old key's id.
+        id: String,
+        #[command(flatten)]
+        owner: Owner,
+        /// How long both are valid.
+        #[arg(long, value_name = "SECONDS")]
+        overlap: Option<u64>,
+    },
+    /// The key ends now.
+    Revoke {
+        /// The key's id.
+        id: String,
+        #[command(flatten)]
+        owner: Owner,
+    },
+}
+
+/// Whose keys.
+#[derive(Args)]
+pub(crate) struct Owner {
+    /// The tenant whose keys they are; the service's own when left out.
+    #[arg(long, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+}

@@ -1,0 +1,135 @@
+//! From a verb to the request that it stands for.
+//!
+//! Owns: routes and bodies of the admin API, how each answer is to be shown, and what there is to
+//! wait for. Refuses to know: where the service is and what it answers.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::args::{KeyVerb, PubsubVerb, SettingVerb, SourceVerb, TenantVerb, Verb, Wait};
+use super::view::View;
+use super::wait::Until;
+use crate::client::{Call, Method};
+
+/// What one verb comes to.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Plan {
+    /// What is asked.
+    pub(crate) call: Call,
+    /// How a good answer is shown.
+    pub(crate) view: View,
+    /// What is waited for after a good answer, and how long.
+    pub(crate) wait: Option<(Until, Duration)>,
+}
+
+/// The plan of `verb`.
+pub(crate) fn plan(verb: Verb) -> Plan {
+    let get = |path| Call::new(Method::GET, path);
+    let post = |path| Call::new(Method::POST, path);
+    match verb {
+        Verb::Health => shown(Call::health(), View::Facts),
+        Verb::Subsystems => shown(get("admin/subsystems"), View::SUBSYSTEMS),
+        Verb::Restart { subsystem: Some(name), .. } => {
+            shown(post("admin/subsystems").of(&name).of("restart"), View::Facts)
+        }
+        Verb::Restart { subsystem: None, wait } => {
+            waiting(post("admin/restart"), Until::Restarted, wait)
+        }
+        Verb::Memory => shown(get("admin/memory"), View::Facts),
+        Verb::Queues => shown(get("admin/queues"), View::Facts),
+        Verb::Settings { verb } => settings(verb),
+        Verb::Sources { verb } => sources(verb),
+        Verb::Pubsub { verb } => pubsub(verb),
+        Verb::Tenant { verb: TenantVerb::Show { id } } => {
+            shown(get("admin/tenants").of(&id), View::Facts)
+        }
+        Verb::Key { verb } => keys(verb),
+        Verb::Drain => shown(post("admin/drain"), View::Facts),
+        Verb::Stop { wait } => waiting(post("admin/stop"), Until::Gone, wait),
+    }
+}
+
+fn settings(verb: Option<SettingVerb>) -> Plan {
+    let all = Call::new(Method::GET, "admin/settings");
+    let one = |method, name: &str| Call::new(method, "admin/settings").of(name);
+    match verb {
+        None => shown(all, View::SETTINGS),
+        Some(SettingVerb::Get { name }) => shown(all, View::Setting(name)),
+        Some(SettingVerb::Set { name, value, lease }) => {
+            let body = object([("value", Some(value.into())), ("lease_s", lease.map(Value::from))]);
+            shown(one(Method::PUT, &name).send(body), View::Receipt)
+        }
+        Some(SettingVerb::Clear { name }) => shown(one(Method::DELETE, &name), View::Receipt),
+    }
+}
+
+fn sources(verb: Option<SourceVerb>) -> Plan {
+    let on = |method| Call::new(method, "admin/sources");
+    match verb {
+        None => shown(on(Method::GET), View::SOURCES),
+        Some(SourceVerb::Block { source, lease }) => {
+            let body = json!({"source": source, "lease_s": lease});
+            shown(on(Method::PUT).send(body), View::Receipt)
+        }
+        Some(SourceVerb::Unblock { source }) => {
+            shown(on(Method::DELETE).with("source", Some(source)), View::Receipt)
+        }
+    }
+}
+
+fn pubsub(verb: Option<PubsubVerb>) -> Plan {
+    let post = |part| Call::new(Method::POST, "admin/pubsub").of(part);
+    let call = match verb {
+        None | Some(PubsubVerb::Status) => Call::new(Method::GET, "admin/pubsub"),
+        Some(PubsubVerb::Pause) => post("pause"),
+        Some(PubsubVerb::Resume) => post("resume"),
+        Some(PubsubVerb::Replay { limit }) => {
+            post("replay").send(object([("limit", limit.map(Value::from))]))
+        }
+    };
+    shown(call, View::Facts)
+}
+
+fn keys(verb: KeyVerb) -> Plan {
+    let on = |method| Call::new(method, "admin/keys");
+    match verb {
+        KeyVerb::List { owner } => {
+            shown(on(Method::GET).with("tenant_id", owner.tenant), View::KEYS)
+        }
+        KeyVerb::Create { owner, scopes, label, expires_in } => {
+            let body = object([
+                ("tenant_id", owner.tenant.map(Value::from)),
+                ("scopes", (!scopes.is_empty()).then(|| scopes.into())),
+                ("label", label.map(Value::from)),
+                ("expires_in_s", expires_in.map(Value::from)),
+            ]);
+            shown(on(Method::POST).send(body), View::NewKey)
+        }
+        KeyVerb::Rotate { id, owner, overlap } => {
+            let body = object([
+                ("tenant_id", owner.tenant.map(Value::from)),
+                ("overlap_s", overlap.map(Value::from)),
+            ]);
+            shown(on(Method::POST).of(&id).of("rotate").send(body), View::NewKey)
+        }
+        KeyVerb::Revoke { id, owner } => {
+            shown(on(Method::DELETE).of(&id).with("tenant_id", owner.tenant), View::Receipt)
+        }
+    }
+}
+
+fn shown(call: Call, view: View) -> Plan {
+    Plan { call, view, wait: None }
+}
+
+fn waiting(call: Call, until: Until, wait: Wait) -> Plan {
+    let wait = (wait.seconds > 0).then(|| (until, Duration::from_secs(wait.seconds)));
+    Plan { call, view: View::Facts, wait }
+}
+
+/// The fields that have a value: what is left out is the service's to choose.
+fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(given.collect::<Map<_, _>>())
+}

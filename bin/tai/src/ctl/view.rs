@@ -1,0 +1,234 @@
+//! What a person reads of an answer.
+//!
+//! Owns: tables, lists of facts, and keeping control characters off the terminal. Refuses to
+//! know: which request was answered.
+
+use serde_json::{Map, Value};
+
+/// What stands where an answer has nothing.
+const NOTHING: &str = "-";
+
+/// How a good answer is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Every field on a line of its own.
+    Facts,
+    /// A list of objects as a table.
+    Table {
+        /// The field of the answer that is the list.
+        list: &'static str,
+        /// The fields of its objects, in order.
+        columns: &'static [&'static str],
+    },
+    /// One setting out of the list of all.
+    Setting(String),
+    /// The number of the receipt that records a change.
+    Receipt,
+    /// A key's text, which is shown this once.
+    NewKey,
+}
+
+impl View {
+    pub(crate) const SUBSYSTEMS: View =
+        View::Table { list: "subsystems", columns: &["name", "state", "restarts", "uptime_s"] };
+    pub(crate) const SETTINGS: View = View::Table {
+        list: "settings",
+        columns: &["name", "value", "unit", "source", "live", "until"],
+    };
+    pub(crate) const SOURCES: View = View::Table { list: "sources", columns: &["source", "until"] };
+    pub(crate) const KEYS: View = View::Table {
+        list: "keys",
+        columns: &["id", "label", "scopes", "issued_at", "expires_at"],
+    };
+}
+
+/// The lines for a person: the answer itself, and what is said beside it, so that a script that
+/// takes a key's text takes nothing else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lines {
+    /// For standard output.
+    pub(crate) answer: Vec<String>,
+    /// For standard error.
+    pub(crate) beside: Vec<String>,
+}
+
+/// The lines of `answer`.
+///
+/// # Errors
+/// What the answer has not, in a few words.
+pub(crate) fn lines(view: &View, answer: &Value) -> Result<Lines, String> {
+    let Value::Object(fields) = answer else { return Err("the answer is no object".to_owned()) };
+    let mut lines = Lines::default();
+    match view {
+        View::Facts => facts("", fields, &mut lines.answer),
+        View::Table { list, columns } => lines.answer = table(columns, rows(fields, list)?),
+        View::Setting(name) => {
+            facts("", setting(fields, name)?, &mut lines.answer);
+        }
+        View::Receipt => lines.answer.push(format!("done, receipt {}", text(fields, "id"))),
+        View::NewKey => {
+            let key = fields.get("key").and_then(Value::as_str);
+            lines.answer.push(clean(key.ok_or("the answer has no key")?));
+            let (id, receipt) = (text(fields, "id"), text(fields, "receipt_id"));
+            lines.beside.push(format!("{id}, receipt {receipt}; the key is not shown again"));
+        }
+    }
+    Ok(lines)
+}
+
+/// The part of a good answer that `--json` prints; `None` stands for all of it, byte for byte.
+///
+/// # Errors
+/// As [`lines`].
+pub(crate) fn part(view: &View, answer: &Value) -> Result<Option<Value>, String> {
+    match (view, answer) {
+        (View::Setting(name), Value::Object(fields)) => {
+            setting(fields, name).map(|row| Some(Value::Object(row.clone())))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn setting<'a>(
+    fields: &'a Map<String, Value>,
+    name: &str,
+) -> Result<&'a Map<String, Value>, String> {
+    let mut all = rows(fields, "settings")?.iter().filter_map(Value::as_object);
+    let found = all.find(|row| row.get("name").and_then(Value::as_str) == Some(name));
+    found.ok_or_else(|| "there is no such setting".to_owned())
+}
+
+fn rows<'a>(fields: &'a Map<String, Value>, list: &str) -> Result<&'a [Value], String> {
+    let rows = fields.get(list).and_then(Value::as_array);
+    rows.map(Vec::as_slice).ok_or_else(|| format!("the answer has no list of {list}"))
+}
+
+fn table(columns: &[&str], rows: &[Value]) -> Vec<String> {
+    let mut cells = vec![columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
+    cells.extend(rows.iter().map(|row| {
+        let cell = |name: &&str| row.get(*name).map_or_else(|| NOTHING.to_owned(), one_line);
+        columns.iter().map(cell).collect()
+    }));
+    let width =
+        |column: usize| cells.iter().map(|row: &Vec<String>| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).filter_map(width).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    cells.iter().map(line).collect()
+}
+
+/// A line for each field; objects inside give their fields with a dotted name, lists of objects a
+/// line for each.
+fn facts(before: &str, fields: &Map<String, Value>, lines: &mut Vec<String>) {
+    for (name, value) in fields {
+        let name = format!("{before}{}", clean(name));
+        match value {
+            Value::Object(inside) if !inside.is_empty() => {
+                facts(&format!("{name}."), inside, lines);
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                lines.push(format!("{name}:"));
+                lines.extend(items.iter().map(|item| format!("  {}", one_line(item))));
+            }
+            _ => lines.push(format!("{name}: {}", one_line(value))),
+        }
+    }
+}
+
+fn text(fields: &Map<String, Value>, name: &str) -> String {
+    fields.get(name).map_or_else(|| NOTHING.to_owned(), one_line)
+}
+
+/// A value in a few words.
+pub(crate) fn one_line(value: &Value) -> String {
+    match value {
+        Value::Null => NOTHING.to_owned(),
+        Value::String(text) if text.is_empty() => NOTHING.to_owned(),
+        Value::String(text) => clean(text),
+        Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
+        Value::Array(items) => items.iter().map(one_line).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let each = fields.iter().map(|(name, it)| format!("{}={}", clean(name), one_line(it)));
+            each.collect::<Vec<_>>().join(" ")
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+/// A label is whatever somebody once sent; it must not move the cursor here.
+fn clean(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn tables_are_aligned_and_say_what_is_missing() {
+        let answer = json!({"keys": [
+            {"id": "key_1", "scopes": ["admin:read", "admin:write"], "label": "a\u{1b}[2Jb", "issued_at": 7},
+            {"id": "key_22", "scopes": [], "label": "", "expires_at": null},
+        ]});
+        let shown = lines(&View::KEYS, &answer).unwrap().answer;
+        assert_eq!(
+            shown,
+            [
+                "id      label        scopes                   issued_at  expires_at",
+                "key_1   a\\u{1b}[2Jb  admin:read, admin:write  7          -",
+                "key_22  -            -                        -          -",
+            ]
+        );
+        assert!(lines(&View::SOURCES, &answer).unwrap_err().contains("sources"));
+        assert!(lines(&View::Facts, &json!([])).is_err());
+    }
+
+    #[test]
+    fn facts_unfold_objects_and_lists() {
+        let answer = json!({
+            "tenant_id": "acme", "keys": 2, "registered": true,
+            "entitlements": [{"id": "pro", "state": "active"}], "labels": [],
+            "parts": {"db": "ok", "more": {"x": null}},
+        });
+        assert_eq!(
+            lines(&View::Facts, &answer).unwrap().answer,
+            [
+                "entitlements:",
+                "  id=pro state=active",
+                "keys: 2",
+                "labels: -",
+                "parts.db: ok",
+                "parts.more.x: -",
+                "registered: true",
+                "tenant_id: acme",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_new_key_stands_alone() {
+        let answer = json!({"key": "taik_a.b", "id": "key_1", "receipt_id": "rcpt_1"});
+        let shown = lines(&View::NewKey, &answer).unwrap();
+        assert_eq!(shown.answer, ["taik_a.b"]);
+        assert_eq!(shown.beside, ["key_1, receipt rcpt_1; the key is not shown again"]);
+        assert!(lines(&View::NewKey, &json!({"id": "key_1"})).is_err());
+    }
+
+    #[test]
+    fn one_setting_is_found_by_its_name() {
+        let answer =
+            json!({"settings": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]});
+        let view = View::Setting("B".to_owned());
+        assert_eq!(lines(&view, &answer).unwrap().answer, ["name: B", "value: 2"]);
+        assert_eq!(part(&view, &answer), Ok(Some(json!({"name": "B", "value": "2"}))));
+        assert!(lines(&View::Setting("C".to_owned()), &answer).is_err());
+        assert_eq!(part(&View::SETTINGS, &answer), Ok(None));
+    }
+}

@@ -1,0 +1,103 @@
+//! `tai key …`: the first key, made while no service runs.
+//!
+//! Owns: when a key may be made without a service, and that its text is printed once. Refuses to
+//! know: the form of a key and who may hold how many.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use engine::access::{MadeKey, make_key};
+use engine::actions::Registry;
+use engine::clock::SystemClock;
+use engine::ports::Store;
+use engine::{Engine, Parts, Request};
+use governors::{Command, KeyChange};
+use ledger::{Kind, View};
+use settings::{Backend, Settings};
+use store::{OpenError, SqliteStore};
+use telemetry::metrics::Metrics;
+use types::{KeyOwner, ReceiptId, Scopes};
+
+use crate::cli::{CreateKey, EXIT_OK, Key, complain, say};
+use crate::serve::{catalogue, engine_options, store_options};
+
+/// Who asks, for the receipt: whoever may write the ledger's files.
+const ACTOR: &str = "operator";
+/// What the parts have to end in; nothing of a key waits for it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Runs one verb on the ledger that the settings name.
+pub(crate) fn run(verb: Key, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let Key::Create(CreateKey { admin: _, label }) = verb;
+    if settings.receipt_ledger_backend == Backend::Memory {
+        bail!("RECEIPT_LEDGER_BACKEND: a ledger in memory keeps no key");
+    }
+    let store = match SqliteStore::open(&settings.ledger_dir, &store_options(settings)) {
+        Err(OpenError::Locked) => bail!(
+            "the service runs on this ledger: use `tai ctl key create --scope admin:read --scope \
+             admin:write`"
+        ),
+        opened => opened.context("LEDGER_DIR")?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (key, receipt) = runtime.block_on(create(store, settings, label))?;
+    say(&key.text);
+    complain(&format!("{}, receipt {receipt}; the key is not shown again", key.id()));
+    Ok(ExitCode::from(EXIT_OK))
+}
+
+/// The key is printed only after its receipt is durable: a text that nobody vouches for is none.
+async fn create(
+    store: SqliteStore,
+    settings: &Settings,
+    label: Option<String>,
+) -> anyhow::Result<(MadeKey, ReceiptId)> {
+    let recovered = store.opened().head_rewritten;
+    let key = make_key(&store.identity(), &KeyOwner::Service)?;
+    let head = store.head().context("cannot read the ledger's head")?;
+    let parts = Parts {
+        store: Arc::new(store),
+        rules: Arc::new(catalogue(settings)?),
+        clock: Arc::new(SystemClock::not_before(head.at)),
+        registry: Registry::shipped(),
+        metrics: Arc::new(Metrics::new()?),
+        store_workers: Vec::new(),
+    };
+    let engine = Engine::start(parts, engine_options(settings));
+    let issued = issue(&engine, &key, label, recovered).await;
+    engine.drain(DRAIN_LIMIT).await;
+    Ok((key, issued?))
+}
+
+async fn issue(
+    engine: &Engine,
+    key: &MadeKey,
+    label: Option<String>,
+    recovered: bool,
+) -> anyhow::Result<ReceiptId> {
+    if recovered {
+        let detail = "the head record was missing and was written anew".to_owned();
+        engine.note("recovery", detail).await.context("cannot record the recovery")?;
+    }
+    let request = Request {
+        stream: KeyOwner::Service.stream(),
+        command: Command::Key(KeyChange::Issue {
+            fingerprint: key.fingerprint,
+            scopes: Scopes::ADMIN,
+            label,
+            expires_at: None,
+        }),
+        actor: ACTOR.into(),
+        may_register: false,
+        key: None,
+    };
+    let decided = engine.act(request).await?.context("nothing was decided")?;
+    let view = View::scan(&decided.receipt.core).context("the receipt cannot be read")?;
+    if view.kind == Kind::Refusal {
+        let detail = view.detail.map(|raw| raw.text().into_owned()).unwrap_or_default();
+        bail!("no key was made: {detail}");
+    }
+    Ok(decided.receipt.id)
+}

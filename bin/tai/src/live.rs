@@ -1,0 +1,166 @@
+//! Settings in a running process: what it was started with, and the live changes over it.
+//!
+//! Owns: who is told when a setting changes, and the end of the process. Refuses to know: what a
+//! setting changes inside a part.
+//!
+//! What if the process dies here? A change is durable before it is applied, and applied again by
+//! the next start; a lease that ended meanwhile is not.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use engine::Engine;
+use engine::supervise::Stop;
+use gateway::process::Pull;
+use gateway::{Blocked, Gateway, Process};
+use governors::StreamState;
+use settings::{Baseline, Change, Lease, Resolved};
+use telemetry::LogHandle;
+use telemetry::metrics::Metrics;
+use tokio::sync::{Notify, watch};
+use types::{Micros, StreamName, limits};
+
+use crate::serve::{engine_options, gateway_options, level, relaxed};
+
+/// What the operator asked the process to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// End in order.
+    Stop,
+    /// End in order and begin anew.
+    Restart,
+}
+
+/// The settings in force and the life of the process.
+pub(crate) struct Live {
+    baseline: Baseline,
+    resolved: ArcSwap<Resolved>,
+    applied: watch::Sender<u64>,
+    ask: OnceLock<Ask>,
+    asked: Notify,
+    pull: OnceLock<Arc<dyn Pull>>,
+}
+
+/// The parts that settings are applied to.
+pub(crate) struct Applied {
+    pub(crate) engine: Engine,
+    pub(crate) door: Arc<Gateway>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: Arc<LogHandle>,
+}
+
+impl Live {
+    pub(crate) fn new(baseline: Baseline, resolved: Resolved) -> Live {
+        Live {
+            baseline,
+            resolved: ArcSwap::from_pointee(resolved),
+            applied: watch::Sender::new(0),
+            ask: OnceLock::new(),
+            asked: Notify::new(),
+            pull: OnceLock::new(),
+        }
+    }
+
+    /// Sets the subscription, once, before anybody asks for it.
+    pub(crate) fn set_pull(&self, pull: Arc<dyn Pull>) {
+        let _ = self.pull.set(pull);
+    }
+
+    /// Returns when the operator asked for the end, and says for which.
+    pub(crate) async fn asked(&self) -> Ask {
+        loop {
+            let notified = self.asked.notified();
+            if let Some(ask) = self.ask.get() {
+                return *ask;
+            }
+            notified.await;
+        }
+    }
+
+    fn ask(&self, ask: Ask) {
+        // The first one holds: a stop is not overruled by a restart, nor the other way round.
+        let _ = self.ask.set(ask);
+        self.asked.notify_waiters();
+    }
+
+    /// Reads the live changes and puts what follows from them in force.
+    pub(crate) async fn apply(&self, to: &Applied) -> anyhow::Result<()> {
+        // Read before the state: a change in between leads to one more turn, never to one less.
+        let newest = *to.engine.live_changes().borrow();
+        let stream = StreamName::system(limits::STREAM_SETTINGS);
+        let state = to.engine.state(&stream).await.context("cannot read the live settings")?;
+        let resolved = self.resolve(&state, to.engine.clock().now());
+        for name in &resolved.ignored {
+            tracing::warn!(event = "live_change_ignored", name, "a live change is not usable");
+        }
+        to.engine.reconfigure(engine_options(&resolved.settings));
+        let relaxed = relaxed(&resolved.settings, &to.metrics);
+        to.door.reconfigure(gateway_options(&resolved.settings, relaxed));
+        to.door.block(blocked(&state));
+        to.log.set_level(level(resolved.settings.log_level));
+        self.resolved.store(Arc::new(resolved));
+        self.applied.send_replace(newest);
+        Ok(())
+    }
+
+    fn resolve(&self, state: &StreamState, now: Micros) -> Resolved {
+        let values = state.live().into_iter().flat_map(|live| live.values());
+        let changes: Vec<Change> = values
+            .map(|value| Change {
+                name: value.name.to_owned(),
+                kept: value.kept.map(str::to_owned),
+                lease: value
+                    .lease
+                    .filter(|(_, until)| now < *until)
+                    .map(|(value, until)| Lease { value: value.to_owned(), until_s: until.secs() }),
+            })
+            .collect();
+        // What the process was started with was resolved before, and changes cannot break it.
+        self.baseline.resolve(&changes).unwrap_or_else(|_| (*self.resolved.load_full()).clone())
+    }
+
+    /// Applies every live change, until asked to stop.
+    pub(crate) async fn follow(self: Arc<Live>, to: Arc<Applied>, mut stop: Stop) {
+        let mut changes = to.engine.live_changes();
+        loop {
+            if let Err(error) = self.apply(&to).await {
+                tracing::error!(
+                    event = "live_apply",
+                    error = format!("{error:#}"),
+                    "live settings cannot be applied"
+                );
+            }
+            tokio::select! {
+                () = stop.asked() => return,
+                changed = changes.changed() => if changed.is_err() { return stop.asked().await },
+            }
+        }
+    }
+}
+
+fn blocked(state: &StreamState) -> Blocked {
+    Blocked::new(state.live().into_iter().flat_map(|live| live.sources()))
+}
+
+impl Process for Live {
+    fn settings(&self) -> Arc<Resolved> {
+        self.resolved.load_full()
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn pull(&self) -> Option<Arc<dyn Pull>> {
+        self.pull.get().cloned()
+    }
+
+    fn stop(&self) {
+        self.ask(Ask::Stop);
+    }
+
+    fn restart(&self) {
+        self.ask(Ask::Restart);
+    }
+}

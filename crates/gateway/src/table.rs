@@ -1,0 +1,175 @@
+//! The route table.
+//!
+//! Owns: which routes there are, who may call them, and who is served first. The router, the pages
+//! of the documentation, `/openapi.json` and the authorization test are made from it. Refuses to
+//! know: how a request is taken through.
+
+use types::Scope;
+
+use crate::health::Probe;
+use crate::rate::Criticality;
+
+/// One row of the route table.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The method: `GET`, `POST`, `PUT` or `DELETE`.
+    pub method: &'static str,
+    /// The path, with `{name}` for a segment.
+    pub path: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    pub(crate) handler: Handler,
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: it must answer when nothing else does.
+    Open,
+    /// Keys with this scope, and local callers while the door is open.
+    Scope(Scope),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handler {
+    Probe(Probe),
+    Metrics,
+    OpenApi,
+    Pubsub,
+    Marketplace,
+    Receipt,
+    Receipts,
+    Admin(Admin),
+}
+
+/// The operator's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admin {
+    Subsystems,
+    SubsystemRestart,
+    Memory,
+    Queues,
+    Settings,
+    SettingSet,
+    SettingClear,
+    Sources,
+    SourceBlock,
+    SourceUnblock,
+    Pubsub,
+    PubsubPause,
+    PubsubResume,
+    PubsubReplay,
+    TenantCreate,
+    Tenant,
+    Keys,
+    KeyIssue,
+    KeyRotate,
+    KeyRevoke,
+    Drain,
+    Stop,
+    Restart,
+}
+
+const READ: Access = Access::Scope(Scope::AdminRead);
+const WRITE: Access = Access::Scope(Scope::AdminWrite);
+const MARKETPLACE: Access = Access::Scope(Scope::MarketplaceWrite);
+const SIGNALS: Access = Access::Scope(Scope::SignalsWrite);
+const RECEIPTS: Access = Access::Scope(Scope::ReceiptsRead);
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    handler: Handler,
+    summary: &'static str,
+) -> Route {
+    Route { method, path, summary, access, handler }
+}
+
+const fn open(path: &'static str, handler: Handler, summary: &'static str) -> Route {
+    route("GET", path, Access::Open, handler, summary)
+}
+
+const fn see(path: &'static str, handler: Admin, summary: &'static str) -> Route {
+    route("GET", path, READ, Handler::Admin(handler), summary)
+}
+
+const fn act(
+    method: &'static str,
+    path: &'static str,
+    handler: Admin,
+    summary: &'static str,
+) -> Route {
+    route(method, path, WRITE, Handler::Admin(handler), summary)
+}
+
+/// Every route of the service.
+pub const ROUTES: &[Route] = &[
+    open("/health", Handler::Probe(Probe::Health), "health of all parts"),
+    open("/healthz", Handler::Probe(Probe::Health), "alias of /health"),
+    open("/readyz", Handler::Probe(Probe::Ready), "may it be sent traffic"),
+    open("/health/startup", Handler::Probe(Probe::Health), "alias of /health"),
+    open("/health/live", Handler::Probe(Probe::Live), "is the process alive"),
+    open("/health/ready", Handler::Probe(Probe::Ready), "alias of /readyz"),
+    open("/metrics", Handler::Metrics, "Prometheus text"),
+    open("/openapi.json", Handler::OpenApi, "this interface as an OpenAPI document"),
+    route("POST", "/pubsub", SIGNALS, Handler::Pubsub, "push delivery of a signal"),
+    route(
+        "POST",
+        "/marketplace",
+        MARKETPLACE,
+        Handler::Marketplace,
+        "entitlement event or customer call",
+    ),
+    route("GET", "/receipts/{id}", RECEIPTS, Handler::Receipt, "one receipt"),
+    route("GET", "/receipts", RECEIPTS, Handler::Receipts, "search, newest first"),
+    // Behind a trailing slash there is no id: the same answer as for an unknown one.
+    route("GET", "/receipts/", RECEIPTS, Handler::Receipt, "one receipt, id missing"),
+    see("/admin/subsystems", Admin::Subsystems, "supervised parts: state, restarts, uptime"),
+    act(
+        "POST",
+        "/admin/subsystems/{name}/restart",
+        Admin::SubsystemRestart,
+        "restart one part; the others go on",
+    ),
+    see("/admin/memory", Admin::Memory, "what the process holds in memory"),
+    see("/admin/queues", Admin::Queues, "what waits, and how much may wait"),
+    see("/admin/settings", Admin::Settings, "settings in force and where each comes from"),
+    act(
+        "PUT",
+        "/admin/settings/{name}",
+        Admin::SettingSet,
+        "change a setting, for good or by lease",
+    ),
+    act("DELETE", "/admin/settings/{name}", Admin::SettingClear, "undo the change of a setting"),
+    see("/admin/sources", Admin::Sources, "sources that are refused"),
+    act("PUT", "/admin/sources", Admin::SourceBlock, "refuse a source for some time"),
+    act("DELETE", "/admin/sources", Admin::SourceUnblock, "refuse a source no longer"),
+    see("/admin/pubsub", Admin::Pubsub, "the subscription that signals are pulled from"),
+    act("POST", "/admin/pubsub/pause", Admin::PubsubPause, "pull nothing more"),
+    act("POST", "/admin/pubsub/resume", Admin::PubsubResume, "pull again"),
+    act("POST", "/admin/pubsub/replay", Admin::PubsubReplay, "decide dead letters after all"),
+    act("POST", "/admin/tenants", Admin::TenantCreate, "register a tenant"),
+    see("/admin/tenants/{tenant_id}", Admin::Tenant, "what a tenant amounts to"),
+    see("/admin/keys", Admin::Keys, "keys of a tenant, or of the service"),
+    act("POST", "/admin/keys", Admin::KeyIssue, "issue a key; its text is shown once"),
+    act("POST", "/admin/keys/{id}/rotate", Admin::KeyRotate, "a new key, and an end for the old"),
+    act("DELETE", "/admin/keys/{id}", Admin::KeyRevoke, "end a key now"),
+    act("POST", "/admin/drain", Admin::Drain, "take no new work, finish what is in flight"),
+    act("POST", "/admin/stop", Admin::Stop, "stop the process in order"),
+    act("POST", "/admin/restart", Admin::Restart, "restart the process in order"),
+];
+
+impl Handler {
+    /// Probes and scrapes are never limited: they must answer when all else is refused.
+    pub(crate) const fn criticality(self) -> Option<Criticality> {
+        match self {
+            Handler::Probe(_) | Handler::Metrics | Handler::OpenApi => None,
+            Handler::Receipts => Some(Criticality::Sheddable),
+            Handler::Pubsub | Handler::Marketplace | Handler::Receipt => Some(Criticality::Normal),
+            Handler::Admin(_) => Some(Criticality::Critical),
+        }
+    }
+}

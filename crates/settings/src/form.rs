@@ -1,0 +1,167 @@
+//! The forms that a setting's text may have.
+//!
+//! Owns: which texts are of a form, and the words that describe it.
+//! Refuses to know: what the text names, and whether it exists.
+
+use core::net::Ipv6Addr;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+
+/// What a text must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A key that callers send in a header.
+    Key,
+    /// The bytes of a key, as base64.
+    Base64,
+    /// The id of a Google Cloud project.
+    ProjectId,
+    /// The last part of the name of a Pub/Sub topic or subscription, as
+    /// <https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names> defines it.
+    PubsubName,
+    /// A host and a port, as the emulators of Google Cloud expect it in their variables.
+    HostPort,
+}
+
+/// The fewest characters of a key: 128 bits even if all of them are hex digits.
+const KEY_CHARS_MIN: usize = 32;
+/// The fewest bytes behind base64: 128 bits.
+const BASE64_BYTES_MIN: usize = 16;
+
+/// Tools disagree about padding, and nothing depends on it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+impl Form {
+    /// Whether `text` has this form.
+    pub(crate) fn accepts(self, text: &str) -> bool {
+        match self {
+            // No blanks: a header loses those at its ends.
+            Form::Key => {
+                text.len() >= KEY_CHARS_MIN && text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            Form::Base64 => BASE64.decode(text).is_ok_and(|bytes| bytes.len() >= BASE64_BYTES_MIN),
+            Form::ProjectId => {
+                let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+                (6..=30).contains(&text.len()) && text.bytes().all(allowed)
+            }
+            Form::PubsubName => {
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+%".contains(&byte);
+                (3..=255).contains(&text.len())
+                    && text.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && !text.starts_with("goog")
+                    && text.bytes().all(allowed)
+            }
+            Form::HostPort => {
+                text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+            }
+        }
+    }
+
+    /// What a text of this form looks like.
+    pub(crate) const fn expected(self) -> &'static str {
+        match self {
+            Form::Key => "at least 32 printable ASCII characters without blanks",
+            Form::Base64 => "base64 of at least 16 bytes",
+            Form::ProjectId => "6 to 30 lower-case letters, digits and hyphens",
+            Form::PubsubName => {
+                "3 to 255 letters, digits and - . _ ~ + %, with a letter first and not goog"
+            }
+            Form::HostPort => "a host and a port, such as localhost:8085",
+        }
+    }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    // Underscores are no part of host names, but container tools make names with them.
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|port: u16| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_accept_their_texts_and_nothing_else() {
+        let long = |letter: &str, count: usize| letter.repeat(count);
+        let (key, short) = (long("k", 32), long("k", 31));
+        let (blank, accent) = (format!("{key} k"), format!("{short}\u{e9}"));
+        let (name, endless) = (long("n", 255), long("n", 256));
+        let (project, big) = (long("p", 30), long("p", 31));
+        let (host, wide) = (format!("{}:1", long("h", 253)), format!("{}:1", long("h", 254)));
+        let cases: &[(Form, &[&str], &[&str])] = &[
+            (
+                Form::Key,
+                &[&key, "taik__keys.!\"#$%&'()*+,-./:;<=>?@", &name],
+                &["", &short, &blank, &accent, &format!("{key}\0"), &format!("{key}\n")],
+            ),
+            (
+                Form::Base64,
+                &["AAAAAAAAAAAAAAAAAAAAAA==", "AAAAAAAAAAAAAAAAAAAAAA", "+/+/+/+/+/+/+/+/+/+/+/+/"],
+                &[
+                    "",
+                    // Fifteen bytes.
+                    "AAAAAAAAAAAAAAAAAAAA",
+                    "-_-_-_-_-_-_-_-_-_-_-_-_",
+                    "AAAAAAAAAAAAAAAAAAAAAA==\n",
+                    "AAAAAAAAAAAA AAAAAAAAAAAA",
+                    "AAAAAAAAAAAAAAAAAAAAAA====",
+                    // Bits behind the last byte.
+                    "AAAAAAAAAAAAAAAAAAAAAB",
+                ],
+            ),
+            (
+                Form::ProjectId,
+                &["my-project-1", "abcdef", &project],
+                &["", "abcde", &big, "My-project", "my_project", "my.project", "my project"],
+            ),
+            (
+                Form::PubsubName,
+                &["abc", "A1-._~+%", "erlang-autonomics-dlq", &name, "go0g"],
+                &["", "ab", &endless, "1abc", "-abc", "goog", "google", "a/b", "a b", "abc\u{e9}"],
+            ),
+            (
+                Form::HostPort,
+                &["localhost:8085", "10.0.0.1:1", "[::1]:65535", "pub_sub.test:80", &host],
+                &[
+                    "",
+                    "localhost",
+                    "localhost:",
+                    ":80",
+                    "localhost:0",
+                    "localhost:65536",
+                    "localhost:+80",
+                    "::1:80",
+                    "[::1]",
+                    "[localhost]:80",
+                    "http://localhost:80",
+                    "user@localhost:80",
+                    "local host:80",
+                    &wide,
+                ],
+            ),
+        ];
+        for (form, good, bad) in cases {
+            for text in *good {
+                assert!(form.accepts(text), "{form:?} must accept {text:?}");
+            }
+            for text in *bad {
+                assert!(!form.accepts(text), "{form:?} must refuse {text:?}");
+            }
+        }
+    }
+}
