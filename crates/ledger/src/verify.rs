@@ -151,7 +151,8 @@ impl Report {
     }
 }
 
-/// Takes every receipt in commit order, then reports.
+/// Takes every receipt in commit order, then reports. A copy goes on from where it was taken.
+#[derive(Clone)]
 pub struct Verifier {
     ledger: LedgerId,
     whole: bool,
