@@ -36,17 +36,28 @@ pub(crate) struct Seen {
 }
 
 impl Fleet {
-    /// Connects `clients` clients that share `tenants` tenants.
+    /// Connects `clients` clients that share `tenants` tenants and need no key.
     pub(crate) async fn connect(
         address: SocketAddr,
         prefix: &str,
         clients: usize,
         tenants: usize,
     ) -> Result<Fleet> {
+        Fleet::with_keys(address, prefix, clients, &vec![None; tenants]).await
+    }
+
+    /// Connects `clients` clients that share as many tenants as there are keys, one each.
+    pub(crate) async fn with_keys(
+        address: SocketAddr,
+        prefix: &str,
+        clients: usize,
+        keys: &[Option<String>],
+    ) -> Result<Fleet> {
         let mut fleet = Vec::with_capacity(clients);
         for nth in 0..clients {
             let stream = Some(connect(address).await?);
-            let own = (nth..tenants).step_by(clients).map(|tenant| Tenant::new(prefix, tenant));
+            let own = (nth..keys.len()).step_by(clients);
+            let own = own.map(|tenant| Tenant::new(prefix, tenant, keys[tenant].as_deref()));
             let answer = vec![0; ANSWER_BYTES];
             fleet.push(Client {
                 stream,
@@ -184,6 +195,14 @@ impl Client {
 }
 
 async fn read_answer(stream: &mut TcpStream, answer: &mut [u8]) -> Result<()> {
+    let filled = read_whole(stream, answer).await?;
+    let start = || String::from_utf8_lossy(&answer[..filled.min(2_000)]).into_owned();
+    ensure!(answer.get(9..12) == Some(b"200"), "not 200: {}", start());
+    Ok(())
+}
+
+/// Reads one answer of any status; gives its length in bytes.
+pub(crate) async fn read_whole(stream: &mut TcpStream, answer: &mut [u8]) -> Result<usize> {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut answer[filled..]).await?;
@@ -193,9 +212,7 @@ async fn read_answer(stream: &mut TcpStream, answer: &mut [u8]) -> Result<()> {
         let Some(head) = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let body_bytes = content_length(&seen[..head]).context("no content-length")?;
         if filled >= head + 4 + body_bytes {
-            let start = || String::from_utf8_lossy(&seen[..filled.min(2_000)]).into_owned();
-            ensure!(seen.get(9..12) == Some(b"200"), "not 200: {}", start());
-            return Ok(());
+            return Ok(filled);
         }
     }
 }
@@ -219,14 +236,15 @@ struct Request {
 }
 
 impl Tenant {
-    fn new(prefix: &str, tenant: usize) -> Tenant {
+    fn new(prefix: &str, tenant: usize, key: Option<&str>) -> Tenant {
+        let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
         let actions =
             [EntitlementAction::Grant, EntitlementAction::Suspend, EntitlementAction::Resume];
         let requests = actions.map(|action| {
             let body = workload::body(prefix, tenant, action);
             let mut bytes = format!(
                 "POST /marketplace HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-                 content-length: {}\r\nx-request-id: ",
+                 content-length: {}\r\n{key}x-request-id: ",
                 body.len()
             );
             let id_at = bytes.len();

@@ -5,10 +5,12 @@
 mod append;
 mod bare;
 mod big;
+mod keys;
 mod load;
 mod machine;
 mod marketplace;
 mod memory;
+mod neighbour;
 mod numbers;
 mod process;
 mod report;
@@ -46,15 +48,17 @@ impl Size {
 
 type Measure = fn(Size) -> Result<Report>;
 
-const MEASUREMENTS: [(&str, Measure); 5] = [
+const MEASUREMENTS: [(&str, Measure); 6] = [
     ("append", append::run),
     ("verify", verify::run),
     ("restart", restart::run),
     ("marketplace", marketplace::run),
     ("memory", memory::run),
+    ("neighbour", neighbour::run),
 ];
 
-const USAGE: &str = "usage: bench <append|verify|restart|marketplace|memory|all> [--quick]";
+const USAGE: &str =
+    "usage: bench <append|verify|restart|marketplace|memory|neighbour|all> [--quick]";
 
 fn main() -> Result<()> {
     let mut name = None;

@@ -37,8 +37,17 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts `binary` on the ledger in `dir`, with its log in a file beside it.
+    /// Starts `binary` on the ledger in `dir`, with its log in a file beside it and the door open.
     pub(crate) fn start(binary: &Path, dir: &Path, log_level: &str) -> Result<Service> {
+        Service::start_with(binary, dir, &[("LOG_LEVEL", log_level)])
+    }
+
+    /// [`Service::start`] with settings.
+    pub(crate) fn start_with(
+        binary: &Path,
+        dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> Result<Service> {
         let port = testkit::place::free_port()?;
         std::fs::create_dir_all(dir)?;
         let log = File::options().create(true).append(true).open(dir.join(LOG))?;
@@ -47,7 +56,7 @@ impl Service {
             .env_clear()
             .env("PORT", port.to_string())
             .env("LEDGER_DIR", dir)
-            .env("LOG_LEVEL", log_level)
+            .envs(settings.iter().copied())
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -5,8 +5,12 @@ Owns: topics, subscriptions, what is published, and the manifest that says so. R
 what the service answers, and when it lives. Needs PUBSUB_EMULATOR_HOST and the packages of
 requirements.txt.
 
-    publish_signals.py grants MANIFEST PUSH_ENDPOINT     makes everything, registers the tenants
+    publish_signals.py grants MANIFEST PUSH_ENDPOINT     makes everything, registers the tenants;
+                                                         "pull" stands for no endpoint
+    publish_signals.py remake PUSH_ENDPOINT IDS          makes everything anew, and uses up the
+                                                         first IDS message ids
     publish_signals.py signals MANIFEST TOTAL            publishes TOTAL messages
+    publish_signals.py again MANIFEST SERIAL ...         publishes these once more
     publish_signals.py dead-letters COUNT SECONDS        waits for COUNT different dead letters
 
 The manifest has one JSON object a line: {"serial", "message_id", "kind", "data"} with kind
@@ -28,10 +32,13 @@ SUBSCRIPTION = "erlang-autonomics-signals-sub"
 DEAD_LETTERS = "erlang-autonomics-dlq"
 
 ACK_DEADLINE_S = 30
+# Pulled messages are not given back by who is killed: they come again after this time.
+PULL_ACK_DEADLINE_S = 10
 # A good message must not become a dead letter because the service is killed. The emulator sends a
 # message that was not acknowledged again after one second, so an outage of less than five seconds,
-# which the test asserts, costs it at most five deliveries, and three kills at most 15. No retry
-# policy: with a backoff of five seconds this emulator stops after the third delivery.
+# which the test asserts, costs it at most five deliveries, and three kills at most 15; what a killed
+# process had pulled costs several deliveries too. No retry policy: with a backoff of five seconds
+# this emulator stops after the third delivery.
 DELIVERY_ATTEMPTS_MAX = 20
 
 TENANTS = 100
@@ -136,7 +143,7 @@ def publish(manifest, first_serial, batch):
             file.write(json.dumps(line) + "\n")
 
 
-def grants(manifest, push_endpoint):
+def remake(push_endpoint):
     publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
     topic = publisher.topic_path(PROJECT, SIGNALS)
     dead_letter_topic = publisher.topic_path(PROJECT, DEAD_LETTERS)
@@ -144,22 +151,50 @@ def grants(manifest, push_endpoint):
     publisher.create_topic(name=dead_letter_topic)
     dead_letters = subscriber.subscription_path(PROJECT, DEAD_LETTERS)
     subscriber.create_subscription(name=dead_letters, topic=dead_letter_topic)
+    pulled = push_endpoint == "pull"
     subscriber.create_subscription(request={
         "name": subscriber.subscription_path(PROJECT, SUBSCRIPTION),
         "topic": topic,
-        "push_config": {"push_endpoint": push_endpoint},
-        "ack_deadline_seconds": ACK_DEADLINE_S,
+        "push_config": {} if pulled else {"push_endpoint": push_endpoint},
+        "ack_deadline_seconds": PULL_ACK_DEADLINE_S if pulled else ACK_DEADLINE_S,
         "dead_letter_policy": {
             "dead_letter_topic": dead_letter_topic,
             "max_delivery_attempts": DELIVERY_ATTEMPTS_MAX,
         },
     })
+
+
+def grants(manifest, push_endpoint):
+    remake(push_endpoint)
     granted = [
         ("good", json.dumps(
             {"tenant_id": tenant(number), "entitlement_id": "professional", "action": "grant"}))
         for number in range(TENANTS)
     ]
     publish(manifest, 0, granted)
+
+
+def use_up(count):
+    """A new emulator counts message ids from 1 again; the service has no way to tell the new ones
+    from those of before, which Pub/Sub itself never repeats."""
+    client = pubsub_v1.PublisherClient()
+    topic = client.topic_path(PROJECT, "ids-used-before")
+    client.create_topic(name=topic)
+    for future in [client.publish(topic, b"-") for _ in range(count)]:
+        future.result(timeout=60)
+
+
+def again(manifest, serials):
+    with open(manifest, encoding="utf-8") as file:
+        sent = {line["serial"]: line for line in map(json.loads, file)}
+    client = pubsub_v1.PublisherClient()
+    topic = client.topic_path(PROJECT, SIGNALS)
+    futures = [
+        client.publish(topic, sent[serial]["data"].encode(), serial=str(serial))
+        for serial in serials
+    ]
+    for future in futures:
+        future.result(timeout=60)
 
 
 def dead_letters(count, wait_s):
@@ -186,6 +221,12 @@ def main(arguments):
     if verb == "grants":
         manifest, push_endpoint = rest
         grants(manifest, push_endpoint)
+    elif verb == "remake":
+        push_endpoint, ids = rest
+        remake(push_endpoint)
+        use_up(int(ids))
+    elif verb == "again":
+        again(rest[0], [int(serial) for serial in rest[1:]])
     elif verb == "signals":
         manifest, total = rest
         publish(manifest, TENANTS, messages(int(total)))

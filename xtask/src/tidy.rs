@@ -9,12 +9,13 @@ pub mod lexer;
 pub mod source;
 pub mod text;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// One broken rule.
@@ -46,7 +47,8 @@ pub struct File {
 pub struct Workspace {
     /// The workspace's own crates.
     pub crates: Vec<graph::Crate>,
-    /// Every package that the lock file resolves, own crates included.
+    /// Every package of the lock file that is built for any target, own crates included. The file
+    /// alone also lists what weak features could ask for and nothing does.
     pub locked: Vec<graph::Locked>,
     /// Rust sources of the crates, the binaries and this tool; without their tests folders.
     pub sources: Vec<File>,
@@ -124,7 +126,18 @@ fn dependency(dependency: &cargo_metadata::Dependency) -> graph::Dependency {
     }
 }
 
+/// The names of all packages that cargo would build for some target.
+fn load_linked(root: &Path) -> Result<HashSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["tree", "--workspace", "--target", "all", "--prefix", "none", "-f", "{p}"];
+    let output = Command::new(cargo).args(arguments).current_dir(root).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).context("cargo tree does not write UTF-8")?;
+    Ok(lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+}
+
 fn load_locked(root: &Path) -> Result<Vec<graph::Locked>> {
+    let linked = load_linked(root)?;
     let lock: toml::Table =
         read(&root.join("Cargo.lock"))?.parse().context("Cargo.lock is not TOML")?;
     let packages = lock.get("package").and_then(toml::Value::as_array);
@@ -140,6 +153,7 @@ fn load_locked(root: &Path) -> Result<Vec<graph::Locked>> {
                 source: text(package, "source"),
             })
         })
+        .filter(|package| package.as_ref().map_or(true, |found| linked.contains(&found.name)))
         .collect()
 }
 

@@ -24,6 +24,7 @@ use crate::ctl::url_of;
 pub(crate) use launch::ready_word;
 use launch::{Launch, Outcome};
 use pid_file::{Found, PidFile, Record, look};
+use process::Process;
 
 /// A large ledger takes its time; whoever needs longer finds out with `status`.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -92,7 +93,7 @@ impl<'a> Daemon<'a> {
                 return Ok(true);
             }
             Found::Stale(pid) => {
-                say(&format!("the pid file names process {pid}, which is not ours: replaced"));
+                say(&format!("the pid file is stale, {}: replaced", gone(pid)));
             }
             Found::Nothing => {}
         }
@@ -141,7 +142,7 @@ impl<'a> Daemon<'a> {
         let running = match file.found()? {
             Found::Running(record) => Some(record.process),
             Found::Stale(pid) => {
-                say(&format!("the pid file names process {pid}, which is not ours: left alone"));
+                say(&format!("the pid file is stale, {}: only the file is removed", gone(pid)));
                 None
             }
             Found::Nothing => None,
@@ -177,7 +178,7 @@ impl<'a> Daemon<'a> {
                 return Ok(false);
             }
             Found::Stale(pid) => {
-                say(&format!("{name} is not running; the pid file names process {pid}"));
+                say(&format!("{name} is not running; the pid file is stale, {}", gone(pid)));
                 return Ok(false);
             }
         };
@@ -196,6 +197,14 @@ impl<'a> Daemon<'a> {
         let log = dir.unwrap_or_else(|| self.settings.ledger_dir.clone()).join(LOG_FILE);
         // The new process may not stand in the same directory for ever.
         std::path::absolute(&log).unwrap_or(log)
+    }
+}
+
+/// What became of a process that a pid file names and that is not there.
+fn gone(pid: u32) -> String {
+    match Process::now(pid) {
+        Some(_) => format!("process {pid} is not ours"),
+        None => format!("process {pid} has ended"),
     }
 }
 

@@ -21,7 +21,8 @@ use telemetry::metrics::Metrics;
 use types::{KeyOwner, ReceiptId, Scopes};
 
 use crate::cli::{CreateKey, EXIT_OK, Key, complain, say};
-use crate::serve::{catalogue, engine_options, store_options};
+use crate::options::{engine_options, store_options};
+use crate::serve::catalogue;
 
 /// Who asks, for the receipt: whoever may write the ledger's files.
 const ACTOR: &str = "operator";

@@ -7,6 +7,7 @@
 //! the next start; a lease that ended meanwhile is not.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -15,13 +16,17 @@ use engine::supervise::Stop;
 use gateway::process::Pull;
 use gateway::{Blocked, Gateway, Process};
 use governors::StreamState;
-use settings::{Baseline, Change, Lease, Resolved};
+use settings::{Baseline, Change, Lease, Resolved, Source};
 use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::sync::{Notify, watch};
 use types::{Micros, StreamName, limits};
 
-use crate::serve::{engine_options, gateway_options, level, relaxed};
+use crate::options::{engine_options, gateway_options, level, relaxed};
+
+/// The longest wait for the end of a lease, since wall time may be set meanwhile, and for another
+/// try where live settings could not be read.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the operator asked the process to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,22 +125,40 @@ impl Live {
         self.baseline.resolve(&changes).unwrap_or_else(|_| (*self.resolved.load_full()).clone())
     }
 
-    /// Applies every live change, until asked to stop.
+    /// Applies every live change, and the end of every lease, until asked to stop.
     pub(crate) async fn follow(self: Arc<Live>, to: Arc<Applied>, mut stop: Stop) {
         let mut changes = to.engine.live_changes();
         loop {
-            if let Err(error) = self.apply(&to).await {
+            let applied = self.apply(&to).await;
+            if let Err(error) = &applied {
                 tracing::error!(
                     event = "live_apply",
                     error = format!("{error:#}"),
                     "live settings cannot be applied"
                 );
             }
+            // A lease ends also where its end cannot be recorded, and so is no change.
+            let again = match applied {
+                Ok(()) => self.next_end(to.engine.clock().now()),
+                Err(_) => Some(LOOK_INTERVAL),
+            };
             tokio::select! {
                 () = stop.asked() => return,
                 changed = changes.changed() => if changed.is_err() { return stop.asked().await },
+                () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
+    }
+
+    /// How long until the first lease in force ends; no longer than a look at wall time may wait.
+    fn next_end(&self, now: Micros) -> Option<Duration> {
+        let resolved = self.resolved.load();
+        let ends = resolved.provenance.iter().filter_map(|origin| match origin.source {
+            Source::Lease { until_s } => Some(Micros::from_secs(until_s)),
+            _ => None,
+        });
+        let left = ends.min()?.0.saturating_sub(now.0);
+        Some(Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(LOOK_INTERVAL))
     }
 }
 

@@ -13,6 +13,7 @@ mod fold;
 mod key_verbs;
 mod ledger_verbs;
 mod live;
+mod options;
 mod pull;
 mod serve;
 

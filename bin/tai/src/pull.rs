@@ -13,7 +13,7 @@ use gateway::process::{Pull, PullState, PullStatus, ReplayError, ReplayFuture, R
 use gcp::pubsub::{Intake, Message, Options, Status, Subscriber, Taken};
 use settings::Settings;
 use telemetry::metrics::Metrics;
-use types::{Clock, Reason};
+use types::{Blame, Clock, Reason};
 
 /// The subscription that the settings name; `None` when they name none.
 pub(crate) fn subscriber(
@@ -59,8 +59,9 @@ impl Intake for Signals {
             };
             match self.0.take(decoded).await {
                 Ok(_) => Taken::Done,
-                // The caller's mistake does not mend itself: it is the dead letters' business.
-                Err(refused) if !refused.reason.retryable() => {
+                // A publisher's mistake is the dead letters' business, and not worth a place in hand
+                // until somebody mends it: a replay decides it then.
+                Err(refused) if refused.reason.blame() == Blame::Caller => {
                     self.poison(&message, refused.reason)
                 }
                 Err(_) => Taken::Later,

@@ -9,36 +9,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::{Engine as _, alphabet};
 use engine::actions::Registry;
 use engine::clock::SystemClock;
 use engine::ports::Store;
 use engine::supervise::{Stop, Worker};
-use engine::{Engine, Options, Parts};
-use gateway::{Gateway, Process, Rate, Signatures};
+use engine::{Engine, Parts};
+use gateway::{Gateway, Process};
 use governors::Rules;
-use ledger::seal::sha256;
 use sd_notify::NotifyState;
-use settings::{AuthRequired, Backend, LogLevel, Secret, Settings, Synchronous};
+use settings::{Backend, Settings};
 use store::SqliteStore;
 use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use types::Clock;
 
 use crate::check::Start;
 use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 use crate::daemon::ready_word;
 use crate::live::{Applied, Ask, Live};
+use crate::options::{engine_options, gateway_options, level, relaxed, store_options};
 use crate::pull::{self, Pulled};
 
 /// How often the log's own losses are brought to the metrics.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the store is asked whether its journal wants folding back.
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a start that is given up has to end in: nobody waits for it but the operator.
+const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
 
 /// Threads for reads that may block: twice the store's readers. More would only wait, each with a
 /// heap of its own.
@@ -78,6 +78,7 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
     }
     log.flush();
     match outcome? {
+        End::Restart => Err(again(program)),
         End::Asked => Ok(ExitCode::from(EXIT_OK)),
         End::StoreFailed => Ok(ExitCode::from(EXIT_FAILED)),
         End::NoKeys => {
@@ -86,15 +87,19 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
                            ADMIN_API_KEY";
             Ok(usage_error(&[mistake.to_owned()]))
         }
-        End::Restart => {
-            let mut arguments = std::env::args_os();
-            let mut command = std::process::Command::new(program);
-            command.args(arguments.by_ref().skip(1));
-            command.arg0(std::env::args_os().next().unwrap_or_default());
-            // Returns only when it failed: the process keeps its id, and whoever watches it.
-            Err(command.exec()).context("cannot restart")
-        }
     }
+}
+
+/// Becomes a new process of the same id, so that whoever watches it goes on watching. Returns only
+/// when that failed.
+fn again(program: &Path) -> anyhow::Error {
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new(program);
+    // By the name that this one was called by: a link stands for more than the file.
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    anyhow::Error::new(command.args(arguments).exec()).context("cannot restart")
 }
 
 /// Why the service ended.
@@ -115,90 +120,112 @@ async fn serve(
     rules: Arc<Rules>,
     log: Arc<LogHandle>,
 ) -> anyhow::Result<End> {
-    let metrics = Arc::new(Metrics::new()?);
-    metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+    let mut signals = Signals::new()?;
     // Taken before the store is touched, answered last: a start that cannot listen leaves no trace.
     let listener = TcpListener::bind((settings.bind_address, settings.port))
         .await
         .context("PORT: cannot listen")?;
     let address = listener.local_addr()?;
-    let (store, opened, store_workers) = open_store(&settings)?;
-    let relaxed = relaxed(&settings, &metrics);
-    let head = store.head().context("cannot read the ledger's head")?;
-    let clock = Arc::new(SystemClock::not_before(head.at));
-    let parts = Parts {
-        store,
-        rules,
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        registry: Registry::shipped(),
-        metrics: Arc::clone(&metrics),
-        store_workers,
-    };
-    let mut signals = Signals::new()?;
-    let engine = Engine::start(parts, engine_options(&settings));
-    let observed = (Arc::clone(&metrics), Arc::clone(&log));
-    let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
-    engine.supervisor().start("observability_sup", vec![observer]);
-    let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
-    if !settings.bind_address.is_loopback() && !has_key {
-        engine.drain(Duration::from_secs(1)).await;
+    let Some(parts) = begin(live, &settings, rules, &log, listener).await? else {
         return Ok(End::NoKeys);
-    }
-    for (event, detail) in opened {
-        engine.note(event, detail).await.context("cannot record the start")?;
-    }
-
-    let options = gateway_options(&settings, relaxed);
-    let is_open = options.is_open;
-    let process = Arc::clone(live) as Arc<dyn Process>;
-    let door = Gateway::new(engine.clone(), Arc::clone(&metrics), process, options, address);
-    let door = Arc::new(door);
-    let applied = Arc::new(Applied {
-        engine: engine.clone(),
-        door: Arc::clone(&door),
-        metrics: Arc::clone(&metrics),
-        log: Arc::clone(&log),
-    });
-    // Before the door opens: a setting that was changed live holds from the first request on.
-    live.apply(&applied).await?;
-    let followed = Arc::clone(live);
-    let follower = Worker::task("live_settings", move |stop| {
-        Arc::clone(&followed).follow(Arc::clone(&applied), stop)
-    });
-    engine.supervisor().start("settings_sup", vec![follower]);
-    if let Some(subscriber) = pull::subscriber(&settings, &engine, &metrics, clock) {
-        live.set_pull(Arc::new(Pulled(Arc::clone(&subscriber))));
-        engine.supervisor().start("gcp_pubsub", vec![subscriber.worker()]);
-    }
-    engine.supervisor().start("tai_http", vec![gateway::worker(Arc::clone(&door), listener)]);
-    if is_open {
-        tracing::warn!(
-            event = "open_door",
-            "no key is needed: every local caller may do everything"
-        );
-    }
+    };
     tracing::info!(event = "listening", address = %address, "listening");
     tell_manager(&[NotifyState::Ready, NotifyState::Custom(&ready_word(address))]);
-
     let end = tokio::select! {
         () = signals.asked(&log) => End::Asked,
         ask = live.asked() => match ask {
             Ask::Stop => End::Asked,
             Ask::Restart => End::Restart,
         },
-        () = engine.store_failed() => End::StoreFailed,
+        () = parts.engine.store_failed() => End::StoreFailed,
     };
     tracing::info!(event = "shutdown", "shutting down");
     tell_manager(&[NotifyState::Stopping]);
-    // One deadline for all: what the connections take is not there for the actions.
-    let deadline = Instant::now() + Duration::from_millis(settings.graceful_shutdown_ms);
-    door.close();
-    engine.supervisor().stop("tai_http").await;
-    engine.supervisor().stop("gcp_pubsub").await;
-    engine.supervisor().stop("settings_sup").await;
-    engine.supervisor().stop("observability_sup").await;
-    engine.drain(deadline.saturating_duration_since(Instant::now())).await;
+    let limit = Duration::from_millis(live.settings().settings.graceful_shutdown_ms);
+    finish(&parts, limit).await;
     Ok(end)
+}
+
+/// Starts all parts, HTTP last; `None` when strangers could reach a service that nobody has a key
+/// for.
+async fn begin(
+    live: &Arc<Live>,
+    settings: &Settings,
+    rules: Arc<Rules>,
+    log: &Arc<LogHandle>,
+    listener: TcpListener,
+) -> anyhow::Result<Option<Arc<Applied>>> {
+    let metrics = Arc::new(Metrics::new()?);
+    metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+    let (store, opened, store_workers) = open_store(settings)?;
+    let head = store.head().context("cannot read the ledger's head")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_before(head.at));
+    let parts = Parts {
+        store,
+        rules,
+        clock: Arc::clone(&clock),
+        registry: Registry::shipped(),
+        metrics: Arc::clone(&metrics),
+        store_workers,
+    };
+    let engine = Engine::start(parts, engine_options(settings));
+    let observed = (Arc::clone(&metrics), Arc::clone(log));
+    let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
+    engine.supervisor().start("observability_sup", vec![observer]);
+    let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
+    if !settings.bind_address.is_loopback() && !has_key {
+        engine.drain(NO_KEYS_DRAIN).await;
+        return Ok(None);
+    }
+    for (event, detail) in opened {
+        engine.note(event, detail).await.context("cannot record the start")?;
+    }
+    let process = Arc::clone(live) as Arc<dyn Process>;
+    let options = gateway_options(settings, relaxed(settings, &metrics));
+    if options.is_open {
+        tracing::warn!(
+            event = "open_door",
+            "no key is needed: every local caller may do everything"
+        );
+    }
+    let door = Gateway::new(engine.clone(), Arc::clone(&metrics), process, options);
+    let (door, log) = (Arc::new(door), Arc::clone(log));
+    let applied = Arc::new(Applied { engine, door, metrics, log });
+    // Before the door opens: a setting that was changed live holds from the first request on.
+    live.apply(&applied).await?;
+    open_door(live, settings, &applied, clock, listener);
+    Ok(Some(applied))
+}
+
+fn open_door(
+    live: &Arc<Live>,
+    settings: &Settings,
+    parts: &Arc<Applied>,
+    clock: Arc<dyn Clock>,
+    listener: TcpListener,
+) {
+    let supervisor = parts.engine.supervisor();
+    let (live, followed, applied) = (Arc::clone(live), Arc::clone(live), Arc::clone(parts));
+    let follower = Worker::task("live_settings", move |stop| {
+        Arc::clone(&followed).follow(Arc::clone(&applied), stop)
+    });
+    supervisor.start("settings_sup", vec![follower]);
+    if let Some(subscriber) = pull::subscriber(settings, &parts.engine, &parts.metrics, clock) {
+        live.set_pull(Arc::new(Pulled(Arc::clone(&subscriber))));
+        supervisor.start("gcp_pubsub", vec![subscriber.worker()]);
+    }
+    supervisor.start("tai_http", vec![gateway::worker(Arc::clone(&parts.door), listener)]);
+}
+
+/// Back in reverse, within one deadline for all: what the connections take is not there for the
+/// actions.
+async fn finish(parts: &Applied, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    parts.door.close();
+    for name in ["tai_http", "gcp_pubsub", "settings_sup", "observability_sup"] {
+        parts.engine.supervisor().stop(name).await;
+    }
+    parts.engine.drain(deadline.saturating_duration_since(Instant::now())).await;
 }
 
 /// Tells systemd, or `start`, where the process stands; nobody when neither asked.
@@ -272,14 +299,6 @@ fn open_store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Notes, Vec
     Ok((store, notes, vec![maintenance]))
 }
 
-pub(crate) fn store_options(settings: &Settings) -> store::Options {
-    let synchronous = match settings.sqlite_synchronous {
-        Synchronous::Full => store::Synchronous::Full,
-        Synchronous::Off => store::Synchronous::Off,
-    };
-    store::Options { synchronous }
-}
-
 /// The catalogue in force, after a look at what no single setting shows. A mistake names the
 /// setting, never its value.
 pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
@@ -297,62 +316,6 @@ pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Rules> {
     Rules::parse(&text).context("CATALOGUE_FILE")
 }
 
-/// Settings that give up a guarantee, shown in `/health` and as gauges (INV-14).
-pub(crate) fn relaxed(settings: &Settings, metrics: &Metrics) -> Vec<&'static str> {
-    let off = [
-        ("RECEIPT_VERIFY_HASHES", !settings.receipt_verify_hashes),
-        ("SQLITE_SYNCHRONOUS", settings.sqlite_synchronous == Synchronous::Off),
-    ];
-    for (name, is_off) in off {
-        metrics.safety_relaxed.with([name]).set(i64::from(is_off));
-    }
-    off.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect()
-}
-
-pub(crate) fn engine_options(settings: &Settings) -> Options {
-    Options {
-        queue_max: settings.receipt_buffer_size,
-        states_max: settings.erl_max_ets_tables,
-        pool_size: settings.action_pool_size,
-        pool_queue: settings.action_queue_size,
-        action_timeout: Duration::from_millis(settings.action_timeout_ms),
-        check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
-        verify_reads: settings.receipt_verify_hashes,
-    }
-}
-
-pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -> gateway::Options {
-    gateway::Options {
-        connections_max: settings.max_connections,
-        requests_max: settings.max_concurrent_requests,
-        body_max_bytes: settings.max_body_bytes,
-        request_timeout: Duration::from_millis(settings.request_timeout_ms),
-        drain_timeout: Duration::from_millis(settings.graceful_shutdown_ms),
-        metrics_enabled: settings.metrics_enabled,
-        relaxed,
-        is_open: settings.auth_required == AuthRequired::Auto
-            && settings.bind_address.is_loopback(),
-        admin_key: settings.admin_api_key.as_ref().map(|key| sha256(key.expose().as_bytes())),
-        signatures: Signatures {
-            required: settings.verify_signatures,
-            hmac: settings.hmac_secret_key.as_ref().and_then(decoded),
-            jwt: settings.jwt_secret_key.as_ref().and_then(decoded),
-        },
-        rate: Rate::new(settings.rate_limit_per_second, settings.rate_limit_burst),
-        tenant_requests_max: settings.tenant_max_concurrent,
-        trusted_proxies: settings.trusted_proxy_hops,
-    }
-}
-
-/// The bytes of a key that is given in base64; the table of settings has checked that it is.
-fn decoded(secret: &Secret) -> Option<Vec<u8>> {
-    let engine = GeneralPurpose::new(
-        &alphabet::STANDARD,
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
-    engine.decode(secret.expose()).ok()
-}
-
 async fn observe((metrics, log): (Arc<Metrics>, Arc<LogHandle>), mut stop: Stop) {
     loop {
         metrics.log_lines_dropped_reach(log.dropped());
@@ -360,14 +323,5 @@ async fn observe((metrics, log): (Arc<Metrics>, Arc<LogHandle>), mut stop: Stop)
             () = stop.asked() => return,
             () = tokio::time::sleep(OBSERVE_INTERVAL) => {}
         }
-    }
-}
-
-pub(crate) fn level(level: LogLevel) -> tracing::Level {
-    match level {
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Error => tracing::Level::ERROR,
     }
 }

@@ -219,7 +219,7 @@ mod tests {
             (settings, "{}", Reason::MissingField, "value"),
             (settings, r#"{"value":[]}"#, Reason::InvalidField, "value"),
             (settings, r#"{"value":""}"#, Reason::InvalidField, "value"),
-            (settings, r#"{"value":"a\nb"}"#, Reason::InvalidField, "value"),
+            (settings, r#"{"value":"a\u0085b"}"#, Reason::InvalidField, "value"),
             (sources, r#"{"source":"1.2.3.4"}"#, Reason::MissingField, "lease_s"),
             (sources, r#"{"lease_s":1}"#, Reason::MissingField, "source"),
             (replays, r#"{"limit":0}"#, Reason::InvalidField, "limit"),

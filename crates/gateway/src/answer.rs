@@ -5,7 +5,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use engine::{Decided, Refused};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use ledger::public::public_bytes;
 use ledger::{Kind, Sealed, View};
@@ -89,6 +89,10 @@ pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response
     }
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = json_response(status, &Value::Object(body));
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110, 15.5.2: a 401 names a scheme that would do.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
     }
@@ -105,8 +109,8 @@ pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
 }
 
 /// Bytes that are JSON already.
-pub(crate) fn raw_json(status: StatusCode, bytes: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(bytes));
+pub(crate) fn raw_json(status: StatusCode, bytes: impl Into<Body>) -> Response {
+    let mut response = Response::new(bytes.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -175,7 +179,8 @@ fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
     }
 }
 
-fn receipt_header(response: &mut Response, id: ReceiptId) {
+/// Names the receipt of the decision.
+pub(crate) fn receipt_header(response: &mut Response, id: ReceiptId) {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(X_RECEIPT_ID, value);
     }

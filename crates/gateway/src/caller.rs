@@ -53,8 +53,19 @@ impl Caller {
         }
     }
 
-    /// Refuses a tenant's key that names another tenant; `named` is `None` for what belongs to no
-    /// tenant.
+    /// Refuses a key without the scope that the route asks for.
+    pub(crate) fn may_use(&self, access: Access) -> Result<(), Fault> {
+        match (self, access) {
+            (Caller::Key(principal), Access::Scope(scope)) if !principal.scopes.has(scope) => {
+                let detail = format!("the key lacks the scope {}", scope.as_str());
+                Err(fault(Reason::Forbidden, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// INV-12: refuses a tenant's key that names another tenant; `named` is `None` for what belongs
+    /// to no tenant.
     pub(crate) fn may_name(&self, named: Option<&TenantId>) -> Result<(), Fault> {
         match self.tenant() {
             Some(own) if named != Some(own) => {
@@ -65,8 +76,8 @@ impl Caller {
     }
 }
 
-/// Lets a request in, or says why not.
-pub(crate) async fn admit(
+/// Says who asks, or why nobody may. What the caller may do is asked of the caller.
+pub(crate) async fn identify(
     gateway: &Gateway,
     options: &Options,
     route: (Access, Handler),
@@ -74,17 +85,16 @@ pub(crate) async fn admit(
     uri: &Uri,
 ) -> Result<Caller, Fault> {
     let (access, handler) = route;
-    let Access::Scope(scope) = access else { return Ok(Caller::Local) };
-    let given = given(headers, uri, handler)?;
-    let Some(text) = given else { return without_key(options, handler, headers) };
+    if access == Access::Open {
+        return Ok(Caller::Local);
+    }
+    let Some(text) = given(headers, uri, handler)? else {
+        return without_key(options, handler, headers);
+    };
     let principal = match admin(options, text) {
         Some(principal) => principal,
         None => gateway.engine.authenticate(text).await?,
     };
-    if !principal.scopes.has(scope) {
-        let detail = format!("the key lacks the scope {}", scope.as_str());
-        return Err(fault(Reason::Forbidden, detail));
-    }
     Ok(Caller::Key(principal))
 }
 
@@ -184,6 +194,7 @@ mod tests {
         }
     }
 
+    // INV-12
     #[test]
     fn a_tenants_key_names_its_tenant_only() {
         let tenant = |name: &str| TenantId::new(name).unwrap();

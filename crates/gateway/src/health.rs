@@ -48,6 +48,7 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         "health": words.health,
         "timestamp": timestamp,
         "started_at": gateway.started.secs(),
+        "instance": gateway.instance,
         "version": env!("CARGO_PKG_VERSION"),
         "db": words.db,
         "pubsub": pull.word,

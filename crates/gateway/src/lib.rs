@@ -22,7 +22,6 @@ mod signature;
 mod sources;
 mod table;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,24 +89,23 @@ pub struct Gateway {
     blocked: ArcSwap<Blocked>,
     places: Places,
     started: Micros,
+    /// Names this life of the process.
+    instance: String,
     json: JsonLimits,
     searches: Arc<Semaphore>,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
     closing: AtomicBool,
-    /// Where the door is.
-    pub address: SocketAddr,
 }
 
 impl Gateway {
-    /// A front door for `engine` that listens at `address`.
+    /// A front door for `engine`.
     #[must_use]
     pub fn new(
         engine: Engine,
         metrics: Arc<Metrics>,
         process: Arc<dyn Process>,
         options: Options,
-        address: SocketAddr,
     ) -> Gateway {
         let started = engine.clock().now();
         Gateway {
@@ -119,11 +117,11 @@ impl Gateway {
             blocked: ArcSwap::default(),
             places: Places::default(),
             started,
+            instance: uuid::Uuid::now_v7().to_string(),
             json: JsonLimits::default(),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),
-            address,
         }
     }
 

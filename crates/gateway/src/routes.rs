@@ -22,7 +22,7 @@ use types::{Reason, TenantId};
 use crate::answer::{
     Answer, Facts, Handled, X_DURABILITY, X_RECEIPT_ID, X_REQUEST_ID, envelope, fault,
 };
-use crate::caller::{Caller, admit};
+use crate::caller::{Caller, identify};
 use crate::health::{metrics, probe};
 use crate::rate::Allowance;
 use crate::sources::source;
@@ -88,8 +88,8 @@ struct Met {
     allowance: Option<Allowance>,
 }
 
-/// The way of every request: id → source → load shedding → deadline over (key → rate → tenant's
-/// places → handler) → answer → count → log.
+/// The way of every request: id → source → load shedding → deadline over (key → rate → scope →
+/// tenant's places → handler) → answer → count → log.
 async fn through(
     gateway: &Gateway,
     endpoint: &Endpoint,
@@ -150,7 +150,7 @@ async fn known(
 ) -> Handled {
     let (parts, body) = request.into_parts();
     let asked = (route.access, route.handler);
-    let caller = admit(gateway, options, asked, &parts.headers, &parts.uri).await?;
+    let caller = identify(gateway, options, asked, &parts.headers, &parts.uri).await?;
     met.tenant = caller.tenant().cloned();
     if let Caller::Key(principal) = &caller {
         match gateway.rates().take(principal.key) {
@@ -161,6 +161,8 @@ async fn known(
             }
         }
     }
+    // After the rate: what the key may not do is limited and counted as its own all the same.
+    caller.may_use(route.access)?;
     let own = met.tenant.clone();
     let _place = own.map(|tenant| gateway.places.of_tenant(tenant, options.tenant_requests_max));
     let _place = _place.transpose()?;

@@ -1,4 +1,5 @@
-//! The generated pages about the front door: routes and reasons, each made from its one table.
+//! The generated pages about the front door: routes, reasons and the OpenAPI document, each made
+//! from its one table.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -54,4 +55,11 @@ fn reasons() {
         ));
     }
     check("reasons.md", &page);
+}
+
+#[test]
+fn openapi() {
+    let document = gateway::openapi_document();
+    let page = serde_json::to_string_pretty(&document).expect("a document is JSON");
+    check("openapi.json", &(page + "\n"));
 }

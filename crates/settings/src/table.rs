@@ -163,8 +163,7 @@ knobs! {
         Kind::Text(Form::PubsubName), Some("erlang-autonomics-dlq"), "",
         "Subscription that dead letters are read from.";
     PUBSUB_MAX_MESSAGES => pubsub_max_messages: usize, from_to(1, 10_000), Some("100"), "messages",
-        "Messages in work at the same time; the rest stay with Pub/Sub.",
-        live;
+        "Messages in work at the same time; the rest stay with Pub/Sub.";
     PUBSUB_EMULATOR_HOST => pubsub_emulator_host: Option<String>, Kind::Text(Form::HostPort), None,
         "",
         "Address of a Pub/Sub emulator to use instead of Google's service.";

@@ -1,11 +1,12 @@
 //! What tests of the whole binary need: the binary itself, a client, a disk that loses power,
-//! real services, and honest skips.
+//! real services, honest skips, and every reader of outside bytes in one list.
 //!
 //! Owns: children and scratch files of tests, and their end.
 //! Refuses to know: what the product answers, and when that is right.
 
 pub mod crashfs;
 pub mod http;
+pub mod parsers;
 pub mod place;
 pub mod pubsub;
 pub mod python;

@@ -54,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["types", "settings", "ledger", "governors", "dialect", "telemetry"]),
     ("store", &["types", "ledger", "engine"]),
     ("gateway", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
+    ("gcp", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
     ("tai", PRODUCT),
     ("testkit", PRODUCT),
     (
@@ -67,6 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
             "engine",
             "store",
+            "gcp",
             "gateway",
             "testkit",
             "tai",
@@ -84,6 +86,7 @@ const PRODUCT: &[&str] = &[
     "telemetry",
     "engine",
     "store",
+    "gcp",
     "gateway",
 ];
 
@@ -96,6 +99,9 @@ const IMPURE: &[&str] =
 /// Crates that only some of ours may link, and why.
 const CONFINED: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["store", "bench"], "SQL stays behind the store port"),
+    ("google-cloud-pubsub", &["gcp"], "Google's clients stay in one crate"),
+    ("google-cloud-auth", &["gcp"], "Google's clients stay in one crate"),
+    ("google-cloud-gax", &["gcp"], "Google's clients stay in one crate"),
     ("axum", &["gateway"], "HTTP stays at the edge"),
     ("hyper", &["gateway", "bench", "testkit"], "HTTP stays at the edge"),
     (

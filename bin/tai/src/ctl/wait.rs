@@ -25,30 +25,25 @@ pub(crate) enum Until {
 /// A service as it was before.
 #[derive(Debug)]
 pub(crate) struct Before {
-    started_at: Option<Value>,
+    /// The name of that life of the process. Its start in seconds would not do: a restart takes
+    /// less than one.
+    instance: Option<Value>,
 }
 
 impl Before {
-    /// Looks when the service was started.
+    /// Looks which life of the service is asked.
     ///
     /// # Errors
-    /// When there is no answer; when it does not say, and a new start could not be told by it.
+    /// When there is no answer; when it does not say, and a restart could not be seen.
     pub(crate) fn look(client: &Client, until: Until) -> anyhow::Result<Before> {
-        let look = || client.ask(&alive(), LOOK_TIMEOUT);
-        let mut health = look()?.json();
-        // A start is known by its second: a second start within it could not be told.
-        while until == Until::Restarted && is_in_its_first_second(health.as_ref()) {
-            std::thread::sleep(POLL_INTERVAL);
-            health = look()?.json();
-        }
-        let started_at = health.as_ref().and_then(started_at).cloned();
-        if started_at.is_none() && until == Until::Restarted {
+        let instance = instance(&client.ask(&alive(), LOOK_TIMEOUT)?);
+        if instance.is_none() && until == Until::Restarted {
             anyhow::bail!(
-                "the service does not say when it was started, so a restart could not be seen; \
-                 nothing was done (--wait 0 does not wait)"
+                "the service does not name its instance, so a restart could not be seen; nothing \
+                 was done (--wait 0 does not wait)"
             );
         }
-        Ok(Before { started_at })
+        Ok(Before { instance })
     }
 
     /// True once `until` has happened, false when it has not within `limit`.
@@ -68,10 +63,9 @@ impl Before {
     }
 
     fn has_happened(&self, until: Until, look: &Result<Answer, NoAnswer>) -> bool {
-        let is_new = |answer: &Answer| {
-            let health = answer.json();
-            let now = health.as_ref().and_then(started_at);
-            now.is_some() && self.started_at.is_some() && now != self.started_at.as_ref()
+        let is_new = |answer| {
+            let now = instance(answer);
+            now.is_some() && self.instance.is_some() && now != self.instance
         };
         match (until, look) {
             (Until::Restarted, Ok(answer)) => answer.is_yes() && is_new(answer),
@@ -87,11 +81,6 @@ fn alive() -> Call {
     Call::new(Method::GET, "health/live")
 }
 
-fn started_at(health: &Value) -> Option<&Value> {
-    health.get("started_at").filter(|value| !value.is_null())
-}
-
-fn is_in_its_first_second(health: Option<&Value>) -> bool {
-    let started_at = health.and_then(started_at);
-    started_at.is_some() && started_at == health.and_then(|health| health.get("timestamp"))
+fn instance(health: &Answer) -> Option<Value> {
+    health.json()?.get("instance").filter(|value| value.is_string()).cloned()
 }

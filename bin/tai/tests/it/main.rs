@@ -5,14 +5,22 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod bad_input;
+mod callers;
+mod ctl_lines;
 mod door;
 mod drain;
+mod key_create;
 mod kills;
+mod limits;
+mod live;
 mod operations;
 mod power;
 mod pubsub;
+mod schemathesis;
 mod settings;
+mod start_stop;
 mod support;
 mod tamper;
 mod verbs;

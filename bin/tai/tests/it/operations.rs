@@ -18,7 +18,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::http::Client;
-use testkit::place;
+use testkit::pubsub::Emulator;
+use testkit::{place, skip};
 
 use crate::support::*;
 
@@ -33,16 +34,14 @@ const STRICT: [(&str, &str); 3] =
 const ALTERED: &str = "altered";
 /// Any printable text of 32 characters may be one.
 const ADMIN_KEY: &str = "an-admin-key-of-the-operations-test";
-/// The port as the runbooks write it.
-const PORT_IN_RUNBOOKS: &str = "8080";
+/// What stands before the port in the runbooks, and the port itself.
+const PORTS_IN_RUNBOOKS: [(&str, &str); 2] = [("localhost:", "8080"), ("PORT=", "8080")];
 /// Where the runbooks' release has its log.
 const LOG: &str = "_build/default/rel/tai_autonomics/log/erlang.log.1";
 const START: &str = "_build/default/rel/tai_autonomics/bin/tai_autonomics start";
 
-/// Rooms that this file makes.
-const ROOMS: [&str; 5] = ["service", "faults", "own", "folder", "ledger"];
-/// Rooms of other tests, which call [`type_rows`] with their own: an emulator takes its time.
-const ROOMS_ELSEWHERE: [&str; 1] = ["pubsub"];
+/// What a row may need.
+const ROOMS: [&str; 6] = ["service", "faults", "own", "folder", "ledger", "pubsub"];
 
 /// Where the page's table begins and the guide ends.
 const MARK: &str = "<!-- From here on made from docs/operations/commands.toml -->\n";
@@ -56,7 +55,7 @@ struct Table {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Row {
+struct Row {
     id: String,
     kind: Kind,
     /// Place and first line, see [`Place`].
@@ -152,8 +151,7 @@ fn every_row_is_whole_and_no_line_has_two() {
         assert!(runs || (row.proof.is_none() && !row.follows), "{id}: nothing is run");
         assert!(row.exit.is_none() || !row.follows, "{id}: what is cut off has no exit code");
         if let Some(needs) = &row.needs {
-            let known = ROOMS.iter().chain(&ROOMS_ELSEWHERE).any(|room| room == needs);
-            assert!(known, "{id}: there is no room {needs}");
+            assert!(ROOMS.contains(&needs.as_str()), "{id}: there is no room {needs}");
         }
         if row.kind == Kind::Literal {
             let run = row.run.as_deref().unwrap_or_default();
@@ -323,6 +321,21 @@ fn commands_on_a_service_that_may_be_stopped() {
     }
 }
 
+#[test]
+fn commands_on_a_subscription() {
+    let Some(emulator) = Emulator::start().unwrap() else {
+        skip!("the Pub/Sub emulator is not installed");
+    };
+    let (project, address) = ("local-dev", emulator.address().to_string());
+    let setup = place::repository().join("deploy/compose/pubsub-setup.sh");
+    let mut room = Room::new();
+    room.type_one(&format!("bash {} http://{address}/v1/projects/{project}", setup.display()));
+    room.serve(&[("GCP_PROJECT_ID", project), ("PUBSUB_EMULATOR_HOST", &address)]);
+    room.type_one("until tai ctl pubsub | grep 'state: active'; do sleep 0.1; done");
+    type_rows("pubsub", &room);
+    room.stop();
+}
+
 fn rows(needs: &str) -> Vec<Row> {
     let of_room = |row: &Row| row.needs.as_deref() == Some(needs);
     let found: Vec<Row> = Table::read().command.into_iter().filter(of_room).collect();
@@ -331,13 +344,13 @@ fn rows(needs: &str) -> Vec<Row> {
 }
 
 /// Types every command that needs such a room, and says of all of them which went wrong.
-pub(crate) fn type_rows(needs: &str, room: &Room) {
+fn type_rows(needs: &str, room: &Room) {
     let wrong: Vec<String> = rows(needs).iter().filter_map(|row| room.judge(row)).collect();
     assert!(wrong.is_empty(), "{} commands went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// A folder as an operator has it: the links, the log where the runbooks look for it, a ledger.
-pub(crate) struct Room {
+struct Room {
     dir: TempDir,
     vars: Vec<(&'static str, String)>,
     service: Option<Child>,
@@ -345,7 +358,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new() -> Room {
+    fn new() -> Room {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         let release = at("_build/default/rel/tai_autonomics");
@@ -493,7 +506,10 @@ db.commit()";
     /// Types a text into a shell; gives the exit code and all that was printed. What goes on by
     /// itself is typed at a terminal, and ended when it has said what `wanted` holds.
     fn typed(&self, text: &str, wanted: Option<&Vec<String>>) -> (Option<i32>, String) {
-        let text = text.replace(PORT_IN_RUNBOOKS, self.var("PORT"));
+        let port = self.var("PORT");
+        let text = PORTS_IN_RUNBOOKS.iter().fold(text.to_owned(), |text, (before, theirs)| {
+            text.replace(&format!("{before}{theirs}"), &format!("{before}{port}"))
+        });
         let said = tempfile::NamedTempFile::new_in(self.dir.path()).unwrap();
         let print = || File::options().append(true).open(said.path()).unwrap();
         let mut command = match wanted {

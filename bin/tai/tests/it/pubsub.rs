@@ -4,19 +4,24 @@
 //! Owns: the promise that every message is decided exactly once or ends as a dead letter. Refuses
 //! to know: how the emulator delivers, and what is in a message beyond what its receipt repeats.
 
+mod published;
+mod pulled;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::pubsub::Emulator;
 use testkit::tai::Tai;
-use testkit::{place, python, skip};
+use testkit::{place, skip};
 
 use crate::support::{
-    assert_verified, bin, client, get, post, push, push_raw, receipt_id, receipts_of, room, stop,
-    tai, until,
+    assert_verified, bin, client, get, post, push, push_raw, receipt_id, room, stop, until,
+};
+use published::{
+    Published, Publisher, assert_each_once, exported, finished, keyed, numbers, said_by_message,
+    said_by_receipt, serials,
 };
 
 const MESSAGES: usize = 5_000;
@@ -81,88 +86,13 @@ fn every_message_is_decided_once_or_becomes_a_dead_letter_under_three_kills() {
     assert!(started.elapsed() < TIME_MAX);
 }
 
-/// One published message, as the manifest has it.
-struct Published {
-    serial: u64,
-    message_id: String,
-    kind: String,
-    data: String,
-}
-
-impl Published {
-    fn payload(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap()
-    }
-}
-
-fn serials(published: &[Published], kind: &str) -> BTreeSet<u64> {
-    published.iter().filter(|sent| sent.kind == kind).map(|sent| sent.serial).collect()
-}
-
-fn numbers(lines: &str) -> BTreeSet<u64> {
-    lines.lines().map(|line| line.parse().unwrap()).collect()
-}
-
-/// The script that publishes with Google's client.
-struct Publisher {
-    python: PathBuf,
-    emulator: String,
-    manifest: PathBuf,
-}
-
-impl Publisher {
-    fn new(emulator: &Emulator, manifest: PathBuf) -> Publisher {
-        let list = place::repository().join("tests/python/requirements.txt");
-        let python = python::venv(&std::fs::read_to_string(list).unwrap()).unwrap();
-        Publisher { python, emulator: emulator.address().to_string(), manifest }
-    }
-
-    fn manifest(&self) -> String {
-        self.manifest.to_str().unwrap().to_owned()
-    }
-
-    fn published(&self) -> Vec<Published> {
-        let text = std::fs::read_to_string(&self.manifest).unwrap();
-        let read = |line: &str| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let text = |name: &str| line[name].as_str().unwrap().to_owned();
-            Published {
-                serial: line["serial"].as_u64().unwrap(),
-                message_id: text("message_id"),
-                kind: text("kind"),
-                data: text("data"),
-            }
-        };
-        text.lines().map(read).collect()
-    }
-
-    fn spawn(&self, args: &[&str]) -> Child {
-        Command::new(&self.python)
-            .arg(place::repository().join("tests/python/publish_signals.py"))
-            .args(args)
-            .env("PUBSUB_EMULATOR_HOST", &self.emulator)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-
-    fn run(&self, args: &[&str]) -> String {
-        finished(self.spawn(args))
-    }
-}
-
-fn finished(child: Child) -> String {
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// The service through all its lives, on one port, since a subscription knows one endpoint.
 struct Service<'a> {
     ledger: &'a Path,
     port: u16,
+    envs: Vec<(String, String)>,
+    /// What counts the deliveries that a life has acknowledged.
+    counter: &'static str,
     tai: Tai,
     /// Deliveries acknowledged by former lives.
     acknowledged_before: u64,
@@ -171,9 +101,19 @@ struct Service<'a> {
 
 impl Service<'_> {
     fn start(ledger: &Path) -> Service<'_> {
+        const PUSHED: &str =
+            r#"tai_http_requests_total{endpoint="/pubsub",method="POST",status="200"} "#;
+        Service::start_with(ledger, Vec::new(), PUSHED)
+    }
+
+    fn start_with<'a>(
+        ledger: &'a Path,
+        envs: Vec<(String, String)>,
+        counter: &'static str,
+    ) -> Service<'a> {
         let port = place::free_port().unwrap();
-        let tai = Tai::builder(bin(), ledger).port(port).start().unwrap();
-        Service { ledger, port, tai, acknowledged_before: 0, log: Vec::new() }
+        let tai = life(ledger, port, &envs);
+        Service { ledger, port, envs, counter, tai, acknowledged_before: 0, log: Vec::new() }
     }
 
     fn endpoint(&self) -> String {
@@ -182,11 +122,9 @@ impl Service<'_> {
 
     /// Deliveries acknowledged by this life.
     fn acknowledged(&self) -> u64 {
-        const COUNTER: &str =
-            r#"tai_http_requests_total{endpoint="/pubsub",method="POST",status="200"} "#;
         let metrics = get(&mut client(self.tai.address()), "/metrics");
         let text = String::from_utf8(metrics.body).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(COUNTER));
+        let value = text.lines().find_map(|line| line.strip_prefix(self.counter));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
@@ -202,7 +140,7 @@ impl Service<'_> {
         let down = Instant::now();
         self.tai.kill().unwrap();
         self.log.append(&mut self.tai.log_lines());
-        self.tai = Tai::builder(bin(), self.ledger).port(self.port).start().unwrap();
+        self.tai = life(self.ledger, self.port, &self.envs);
         assert!(down.elapsed() < OUTAGE_MAX, "the restart took {:?}", down.elapsed());
     }
 
@@ -214,72 +152,10 @@ impl Service<'_> {
     }
 }
 
-/// What the ledger holds, while the service runs.
-fn exported(ledger: &Path) -> Vec<Value> {
-    let said = tai(ledger, &["ledger", "export"]);
-    assert_eq!(said.code, Some(0), "{}", said.err);
-    receipts_of(&said.out)
-}
-
-/// Receipts of messages, by id: those that carry an idempotency key. Nothing else here has one.
-fn keyed(receipts: &[Value]) -> BTreeMap<String, Value> {
-    let keyed: Vec<&Value> = receipts.iter().filter(|it| it.get("idem").is_some()).collect();
-    let keys: BTreeSet<&str> = keyed.iter().map(|it| it["idem"].as_str().unwrap()).collect();
-    assert_eq!(keys.len(), keyed.len(), "one message has two receipts");
-    assert!(keyed.iter().all(|it| it["actor"] == "pubsub"));
-    let id = |it: &Value| it["id"].as_str().unwrap().to_owned();
-    keyed.into_iter().map(|it| (id(it), it.clone())).collect()
-}
-
-/// The message ids are not in the receipts, so what the messages say is compared as a multiset:
-/// the same payload published twice is decided twice.
-fn assert_each_once(good: &[&Published], decided: &BTreeMap<String, Value>) {
-    let mut open: BTreeMap<String, i64> = BTreeMap::new();
-    for sent in good {
-        *open.entry(said_by_message(&sent.payload())).or_default() += 1;
-    }
-    for receipt in decided.values() {
-        *open.entry(said_by_receipt(receipt)).or_default() -= 1;
-    }
-    open.retain(|_, surplus| *surplus != 0);
-    assert!(open.is_empty(), "published minus decided: {open:#?}");
-    assert_eq!(decided.len(), good.len());
-}
-
-fn said_by_message(message: &Value) -> String {
-    let text = |name: &str| message[name].as_str().unwrap();
-    if message.get("signal").is_some() {
-        return format!("_signals {}", text("signal"));
-    }
-    if message.get("action").is_some() {
-        return format!("{} {} {}", text("tenant_id"), text("action"), text("entitlement_id"));
-    }
-    let (metric, value_milli) = if message.get("metric").is_some() {
-        (text("metric"), (message["value"].as_f64().unwrap() * 1e3).round() as i64)
-    } else {
-        // The severities of the shipped catalogue; absent means a warning.
-        let value = match message.get("severity").and_then(Value::as_str) {
-            Some("info") => 0,
-            Some("critical") => 90_000,
-            _ => 70_000,
-        };
-        (text("signal_type"), value)
-    };
-    format!("{} {metric} {value_milli} {}", text("tenant_id"), message["timestamp_ms"])
-}
-
-fn said_by_receipt(receipt: &Value) -> String {
-    let text = |name: &str| receipt[name].as_str().unwrap();
-    let stream = text("stream");
-    if stream == "_signals" {
-        return format!("{stream} {}", text("subject"));
-    }
-    let Some(metric) = receipt["metadata"].get("metric") else {
-        return format!("{stream} {} {}", text("action"), text("entitlement_id"));
-    };
-    let metadata = &receipt["metadata"];
-    let metric = metric.as_str().unwrap();
-    format!("{stream} {metric} {} {}", metadata["value_milli"], metadata["signal_at"])
+fn life(ledger: &Path, port: u16, envs: &[(String, String)]) -> Tai {
+    let builder = Tai::builder(bin(), ledger).port(port);
+    let builder = envs.iter().fold(builder, |builder, (name, value)| builder.env(name, value));
+    builder.start().unwrap()
 }
 
 /// A delivery that comes again is answered with the receipt of the first; another body under the

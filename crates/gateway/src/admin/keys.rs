@@ -12,7 +12,7 @@ use types::{KeyId, KeyOwner, Micros, Reason, Scopes, StreamName, TenantId};
 
 use super::{Asked, decide, ok, receipt};
 use crate::Gateway;
-use crate::answer::{Answer, Facts, Fault, Handled, fault, json_response};
+use crate::answer::{Answer, Facts, Fault, Handled, fault, json_response, receipt_header};
 
 fn owner_of(tenant: Option<TenantId>) -> KeyOwner {
     tenant.map_or(KeyOwner::Service, KeyOwner::Tenant)
@@ -136,5 +136,7 @@ async fn shown(
         receipt_id: Some(decided.receipt.id),
         reason: None,
     };
-    Ok(Answer { response: json_response(StatusCode::CREATED, &body), facts })
+    let mut response = json_response(StatusCode::CREATED, &body);
+    receipt_header(&mut response, decided.receipt.id);
+    Ok(Answer { response, facts })
 }

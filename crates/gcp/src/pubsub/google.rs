@@ -54,8 +54,7 @@ impl Google {
         let mut pull = Subscriber::builder().with_credentials(credentials.clone());
         let mut admin = SubscriptionAdmin::builder()
             .with_credentials(credentials)
-            .with_retry_policy(NeverRetry)
-            .with_attempt_timeout(ANSWER_TIMEOUT);
+            .with_retry_policy(NeverRetry);
         if let Some(address) = &self.emulator {
             let endpoint = format!("http://{address}");
             pull = pull.with_endpoint(&endpoint);

@@ -60,6 +60,7 @@ impl Subscriber {
             settled = self.feed(give, stop) => settled,
             () = &mut carry => None,
         };
+        self.phase.store(DISCONNECTED, Ordering::Release);
         if timeout(FINISH, &mut carry).await.is_err() {
             let left = self.hand.outstanding();
             tracing::warn!(event = "pubsub_left", left, "messages in hand are given back");
@@ -70,10 +71,9 @@ impl Subscriber {
         {
             tracing::warn!(event = "pubsub_unsettled", "the server has not heard of every message");
         }
-        self.phase.store(DISCONNECTED, Ordering::Release);
     }
 
-    /// Keeps a connection while one is wanted. Gives what settles the last one.
+    /// Keeps a connection while one is wanted; gives what settles the last one.
     async fn feed(
         &self,
         give: mpsc::Sender<Held>,
@@ -104,7 +104,12 @@ impl Subscriber {
             if said != lost.to_string() {
                 said = lost.to_string();
                 let cause = lost.source().map(tracing::field::display);
-                tracing::warn!(event = "pubsub_lost", error = %lost, cause, "Pub/Sub subscription lost");
+                tracing::warn!(
+                    event = "pubsub_disconnected",
+                    error = said,
+                    cause,
+                    "Pub/Sub subscription disconnected"
+                );
             }
             let pause = pauses.next().unwrap_or(RECONNECT.1);
             tokio::select! {
@@ -153,21 +158,8 @@ impl Subscriber {
         let Options { project, subscription, dead_letter_topic, .. } = &self.options;
         tracing::info!(event = "pubsub_active", subscription, "Pub/Sub subscription active");
         let expected = format!("projects/{project}/topics/{dead_letter_topic}");
-        match dead_letters {
-            DeadLetters::Nowhere => tracing::warn!(
-                event = "pubsub_no_dead_letters",
-                subscription,
-                "the subscription has no dead-letter policy: a message that cannot be decoded \
-                 comes again until it expires"
-            ),
-            DeadLetters::Topic(topic) if *topic != expected => tracing::warn!(
-                event = "pubsub_other_dead_letters",
-                subscription,
-                topic,
-                expected,
-                "the subscription's dead letters go to another topic"
-            ),
-            DeadLetters::Topic(_) | DeadLetters::Unknown => {}
+        if let Some(fault) = misled(dead_letters, &expected) {
+            tracing::warn!(event = "pubsub_dead_letters", subscription, expected, "{fault}");
         }
     }
 
@@ -242,6 +234,20 @@ async fn lost(check: &Check) -> Error {
             Err(error) if failed_before || matches!(error, Error::Missing { .. }) => return error,
             Err(_) => failed_before = true,
         }
+    }
+}
+
+/// What is wrong with where a subscription sends its dead letters.
+fn misled(dead_letters: &DeadLetters, expected: &str) -> Option<&'static str> {
+    match dead_letters {
+        DeadLetters::Nowhere => Some(
+            "the subscription has no dead-letter policy: what cannot be decoded comes again until \
+             it expires",
+        ),
+        DeadLetters::Topic(topic) if topic != expected => {
+            Some("the subscription's dead letters go to another topic than the settings say")
+        }
+        DeadLetters::Topic(_) | DeadLetters::Unknown => None,
     }
 }
 

@@ -49,11 +49,11 @@ impl Subscriber {
         let link = self.source.connect(&self.options.dead_letter_subscription, limit).await?;
         let Link { mut deliveries, settled, .. } = link;
         let mut asked = FuturesUnordered::new();
-        let (mut pulled, mut ended) = (0, Ok(false));
+        let (mut pulled, mut ended, mut lost) = (0, false, None);
         // Given back only at the end: until then they would be delivered again at once.
         let mut kept = Vec::new();
         loop {
-            let more = matches!(ended, Ok(false)) && pulled < limit;
+            let more = !ended && pulled < limit;
             let room = asked.len() < self.options.max_messages;
             tokio::select! {
                 next = timeout(QUIET, deliveries.next()), if more && room => match next {
@@ -61,8 +61,8 @@ impl Subscriber {
                         pulled += 1;
                         asked.push(self.ask_dead_letter(delivery));
                     }
-                    Ok(Some(Err(error))) => ended = Err(error),
-                    Ok(None) | Err(_) => ended = Ok(true),
+                    Ok(Some(Err(error))) => (ended, lost) = (true, Some(error)),
+                    Ok(None) | Err(_) => ended = true,
                 },
                 Some((taken, delivery)) = asked.next(), if !asked.is_empty() => match taken {
                     Taken::Done => {
@@ -93,7 +93,7 @@ impl Subscriber {
             later,
             "dead letters replayed"
         );
-        ended.map(|_| replay)
+        lost.map_or(Ok(replay), Err)
     }
 
     async fn ask_dead_letter(&self, delivery: Delivery) -> (Taken, Delivery) {

@@ -4,7 +4,6 @@
 //! know: which settings there are; the list stands beside.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use testkit::http::{Client, Response};
 use testkit::tai::Tai;
 
+use crate::callers::*;
 use crate::support::*;
 
 /// A service whose log says little or goes elsewhere: known by its port alone.
@@ -60,29 +60,6 @@ fn quote(client: &mut Client, customer: &str) -> Response {
     post(client, "/marketplace", &json!({"customer_id": customer}))
 }
 
-/// A value of the metrics page.
-fn metric(address: SocketAddr, name: &str) -> i64 {
-    let page = String::from_utf8(get(&mut client(address), "/metrics").body).unwrap();
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name}: {page}")).parse().unwrap()
-}
-
-/// Requests in work; a scrape is none.
-fn in_work(address: SocketAddr) -> usize {
-    metric(address, "tai_http_requests_in_flight") as usize
-}
-
-/// A request whose body does not come, and the rest of it.
-fn half_a_request(address: SocketAddr) -> (TcpStream, &'static [u8]) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "POST /marketplace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-                Content-Length: 22\r\n\r\n{\"customer_i";
-    stream.write_all(head.as_bytes()).unwrap();
-    until("the request is in work", || (in_work(address) == 1).then_some(()));
-    (stream, b"d\":\"late\"}")
-}
-
 pub(super) fn port() {
     let mut used = Vec::new();
     for _ in 0..2 {
@@ -105,6 +82,127 @@ pub(super) fn bind_address() {
         assert_eq!(get(&mut client(tai.address()), "/health").status, 200);
         let elsewhere = SocketAddr::new(other.parse().unwrap(), tai.address().port());
         assert!(TcpStream::connect(elsewhere).is_err(), "{other}");
+        stop(tai);
+    }
+}
+
+pub(super) fn auth_required() {
+    for (when, status) in [("auto", 200), ("true", 401)] {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("AUTH_REQUIRED", when)]);
+        assert_eq!(quote(&mut client(tai.address()), "acme").status, status);
+        stop(tai);
+    }
+}
+
+pub(super) fn admin_api_key() {
+    let keys = [new_key(), new_key()];
+    for set in &keys {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("ADMIN_API_KEY", set)]);
+        for shown in &keys {
+            let response = Caller::keyed(tai.address(), shown).get("/admin/queues");
+            assert_eq!(response.status, if shown == set { 200 } else { 401 });
+        }
+        stop(tai);
+    }
+}
+
+pub(super) fn verify_signatures() {
+    let secret = base64(&chance());
+    for (flag, status) in [("false", 200), ("true", 401)] {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("VERIFY_SIGNATURES", flag), ("HMAC_SECRET_KEY", &secret)]);
+        let response = post(&mut client(tai.address()), "/marketplace", &event("acme", "grant"));
+        assert_eq!(response.status, status);
+        stop(tai);
+    }
+}
+
+pub(super) fn hmac_secret_key() {
+    let body = event("acme", "grant");
+    signed_by_either("HMAC_SECRET_KEY", &|secret| {
+        ("X-Signature", signature(secret, body.to_string().as_bytes()))
+    });
+}
+
+pub(super) fn jwt_secret_key() {
+    let body = event("acme", "grant");
+    signed_by_either("JWT_SECRET_KEY", &|secret| {
+        ("Authorization", format!("Bearer {}", token(secret, &claims(&body))))
+    });
+}
+
+/// Of two secrets the one that is set opens the door, and the other does not.
+fn signed_by_either(setting: &str, header: &dyn Fn(&[u8]) -> (&'static str, String)) {
+    let secrets = [chance(), chance()];
+    for set in &secrets {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("VERIFY_SIGNATURES", "true"), (setting, &base64(set))]);
+        for used in &secrets {
+            let (name, value) = header(used);
+            let mut sender = Caller::local(tai.address()).with(name, &value);
+            let response = sender.post("/marketplace", &event("acme", "grant"));
+            assert_eq!(response.status, if used == set { 200 } else { 401 });
+        }
+        stop(tai);
+    }
+}
+
+pub(super) fn trusted_proxy_hops() {
+    for (hops, source) in [("0", "127.0.0.1"), ("1", "203.0.113.7"), ("2", "198.51.100.9")] {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("TRUSTED_PROXY_HOPS", hops)]);
+        let way = "192.0.2.1, 198.51.100.9, 203.0.113.7";
+        let mut sender = Caller::local(tai.address()).with("X-Forwarded-For", way);
+        assert_eq!(sender.quote("acme").status, 200);
+        let line = until("the line of the call", || {
+            let lines = tai.log_lines();
+            let line = lines.iter().find(|line| line.contains("\"path\":\"/marketplace\""));
+            line.map(|line| serde_json::from_str::<Value>(line).unwrap())
+        });
+        assert_eq!(line["client_ip"], source, "{hops}");
+        stop(tai);
+    }
+}
+
+pub(super) fn rate_limit_per_second() {
+    for (rate, limited) in [("1", true), ("1000000", false)] {
+        let envs = [("RATE_LIMIT_PER_SECOND", rate), ("RATE_LIMIT_BURST", "1")];
+        assert_eq!(turned_back(&envs) > 0, limited, "{rate}");
+    }
+}
+
+pub(super) fn rate_limit_burst() {
+    for (burst, limited) in [("1", true), ("100", false)] {
+        let envs = [("RATE_LIMIT_PER_SECOND", "1"), ("RATE_LIMIT_BURST", burst)];
+        assert_eq!(turned_back(&envs) > 0, limited, "{burst}");
+    }
+}
+
+/// Of a hundred looks with one key, how many are refused.
+fn turned_back(envs: &[(&str, &str)]) -> usize {
+    let (_room, dir) = room();
+    let tai = start(&dir, envs);
+    let key = issue(&mut Caller::local(tai.address()), &json!({"tenant_id": "acme"}));
+    let mut holder = Caller::keyed(tai.address(), &key.text);
+    let path = "/receipts/00000000000000000000000000000000";
+    let statuses: Vec<u16> = (0..100).map(|_| holder.get(path).status).collect();
+    assert!(statuses.iter().all(|status| [404, 429].contains(status)), "{statuses:?}");
+    stop(tai);
+    statuses.iter().filter(|status| **status == 429).count()
+}
+
+pub(super) fn tenant_max_concurrent() {
+    for (limit, status) in [("1", 429), ("2", 404)] {
+        let (_room, dir) = room();
+        let tai = start(&dir, &[("TENANT_MAX_CONCURRENT", limit)]);
+        let key = issue(&mut Caller::local(tai.address()), &json!({"tenant_id": "late"}));
+        let mut half = Half::begin(tai.address(), Some(&key.text));
+        let mut second = Caller::keyed(tai.address(), &key.text);
+        assert_eq!(second.get("/receipts/none").status, status, "{limit}");
+        half.finish();
+        assert_eq!(half.status(), Some(200));
         stop(tai);
     }
 }
@@ -145,18 +243,16 @@ pub(super) fn graceful_shutdown_ms() {
     for (deadline, patient) in [("200", false), ("20000", true)] {
         let (_room, dir) = room();
         let mut tai = start(&dir, &[("GRACEFUL_SHUTDOWN_MS", deadline)]);
-        let (mut stream, rest) = half_a_request(tai.address());
+        let mut half = Half::begin(tai.address(), None);
         tai.terminate().unwrap();
         if patient {
             // It still waits when the other one has ended.
             assert!(tai.wait(Duration::from_millis(800)).is_err());
-            stream.write_all(rest).unwrap();
+            half.finish();
         }
         let status = tai.wait(PATIENCE).unwrap();
         assert_eq!(status.code(), Some(0));
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        assert_eq!(answer.starts_with("HTTP/1.1 200"), patient, "{answer}");
+        assert_eq!(half.status() == Some(200), patient);
     }
 }
 
@@ -164,7 +260,7 @@ pub(super) fn max_concurrent_requests() {
     for (limit, status) in [("1", 503), ("2", 200)] {
         let (_room, dir) = room();
         let tai = start(&dir, &[("MAX_CONCURRENT_REQUESTS", limit)]);
-        let (mut stream, rest) = half_a_request(tai.address());
+        let mut half = Half::begin(tai.address(), None);
         let mut second = client(tai.address());
         let response = quote(&mut second, "other");
         assert_eq!(response.status, status, "{limit}");
@@ -173,10 +269,8 @@ pub(super) fn max_concurrent_requests() {
             assert_eq!(response.header("retry-after"), Some("1"));
         }
         assert_eq!(get(&mut second, "/health").status, 200, "health is never limited");
-        stream.write_all(rest).unwrap();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200");
+        half.finish();
+        assert_eq!(half.status(), Some(200));
         assert_eq!(quote(&mut second, "other").status, 200, "the place is free again");
         stop(tai);
     }
@@ -254,23 +348,26 @@ pub(super) fn ledger_dir() {
 
 pub(super) fn receipt_buffer_size() {
     testkit::needs_python!();
-    const CALLERS: usize = 250;
+    // Those who wait for the committer come behind the open group, which takes 575 at most.
+    const CALLERS: usize = 720;
     for (size, floods) in [("64", true), ("1000", false)] {
         let (_room, dir) = room();
         let tai = start(&dir, &[("RECEIPT_BUFFER_SIZE", size)]);
         let (address, ended) = (tai.address(), AtomicUsize::new(0));
         let held = HeldLock::take(&dir);
         let responses: Vec<Response> = thread::scope(|scope| {
-            let callers: Vec<_> = (0..CALLERS)
-                .map(|name| {
-                    let ended = &ended;
-                    scope.spawn(move || {
-                        let response = quote(&mut client(address), &format!("c-{name}"));
-                        ended.fetch_add(1, Ordering::AcqRel);
-                        response
-                    })
-                })
-                .collect();
+            let ended = &ended;
+            let call = move |name: usize| {
+                let response = quote(&mut client(address), &format!("c-{name}"));
+                ended.fetch_add(1, Ordering::AcqRel);
+                response
+            };
+            // The first one is alone in the group that is being written.
+            let mut callers = vec![scope.spawn(move || call(0))];
+            until("the first is decided", || {
+                (metric(address, "tai_streams_loaded") > 1).then_some(())
+            });
+            callers.extend((1..CALLERS).map(|name| scope.spawn(move || call(name))));
             until("all have asked", || {
                 let waiting = in_work(address);
                 (waiting + ended.load(Ordering::Acquire) >= CALLERS).then_some(())
@@ -355,39 +452,51 @@ pub(super) fn sqlite_synchronous() {
 
 pub(super) fn action_pool_size() {
     testkit::needs_python!();
-    assert_eq!(turned_away("1", "1"), 6);
-    assert_eq!(turned_away("3", "1"), 4);
+    assert_eq!(turned_away_by("1", "1"), 6);
+    assert_eq!(turned_away_by("3", "1"), 4);
 }
 
 pub(super) fn action_queue_size() {
     testkit::needs_python!();
-    assert_eq!(turned_away("1", "2"), 5);
-    assert_eq!(turned_away("1", "5"), 2);
+    assert_eq!(turned_away_by("1", "2"), 5);
+    assert_eq!(turned_away_by("1", "5"), 2);
+}
+
+fn turned_away_by(pool: &str, queue: &str) -> usize {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[("ACTION_POOL_SIZE", pool), ("ACTION_QUEUE_SIZE", queue)]);
+    let places = pool.parse::<usize>().unwrap() + queue.parse::<usize>().unwrap();
+    let turned = turned_away(&tai, &dir, places);
+    stop(tai);
+    turned
 }
 
 /// Of eight signals that come while nothing can be decided, how many find no place for the action
-/// that they may need: each holds one from before its decision.
-fn turned_away(pool: &str, queue: &str) -> usize {
+/// that they may need: each holds one from before its decision. There should be so many `places`.
+pub(crate) fn turned_away(tai: &Tai, dir: &Path, places: usize) -> usize {
     const SIGNALS: usize = 8;
-    let (_room, dir) = room();
-    let tai = start(&dir, &[("ACTION_POOL_SIZE", pool), ("ACTION_QUEUE_SIZE", queue)]);
     let (address, ended) = (tai.address(), AtomicUsize::new(0));
+    let new = &new_key()[..8];
     for name in 0..SIGNALS {
-        let granted = event(&format!("t-{name}"), "grant");
+        let granted = event(&format!("t-{new}-{name}"), "grant");
         assert_eq!(post(&mut client(address), "/marketplace", &granted).status, 200);
     }
-    let now_ms = unix_secs() * 1000;
-    let held = HeldLock::take(&dir);
+    let logged = || {
+        let lines = tai.log_lines();
+        lines.iter().filter(|line| line.contains("action_queue_depth = ")).count()
+    };
+    let (now_ms, logged_before) = (unix_secs() * 1000, logged());
+    let held = HeldLock::take(dir);
     let responses: Vec<Response> = thread::scope(|scope| {
         let senders: Vec<_> = (0..SIGNALS)
             .map(|name| {
                 let ended = &ended;
                 scope.spawn(move || {
                     let data = json!({
-                        "tenant_id": format!("t-{name}"), "metric": "cpu", "value": 50,
+                        "tenant_id": format!("t-{new}-{name}"), "metric": "cpu", "value": 50,
                         "timestamp_ms": now_ms,
                     });
-                    let body = push(&format!("m-{name}"), &data);
+                    let body = push(&format!("m-{new}-{name}"), &data);
                     let response = post(&mut client(address), "/pubsub", &body);
                     ended.fetch_add(1, Ordering::AcqRel);
                     response
@@ -395,7 +504,6 @@ fn turned_away(pool: &str, queue: &str) -> usize {
             })
             .collect();
         // The others hold their places until the lock is let go.
-        let places = pool.parse::<usize>().unwrap() + queue.parse::<usize>().unwrap();
         until("those without a place are told", || {
             (ended.load(Ordering::Acquire) >= SIGNALS - places).then_some(())
         });
@@ -407,12 +515,7 @@ fn turned_away(pool: &str, queue: &str) -> usize {
         assert_eq!(response.status, 429);
         assert_eq!(response.json().unwrap()["reason"], "action_queue_full");
     }
-    until("a line for each", || {
-        let lines = tai.log_lines();
-        let logged = lines.iter().filter(|line| line.contains("action_queue_depth = ")).count();
-        (logged == refused.len()).then_some(())
-    });
-    stop(tai);
+    until("a line for each", || (logged() == logged_before + refused.len()).then_some(()));
     refused.len()
 }
 

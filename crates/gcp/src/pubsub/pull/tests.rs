@@ -1,3 +1,5 @@
+//! The worker between a fake subscription and a fake intake, in virtual time.
+
 use super::super::Status;
 use super::super::fake::{Peer, SUBSYSTEM, World};
 use super::*;
@@ -23,6 +25,16 @@ fn pauses_double_with_jitter_and_stay_within_their_bounds() {
     assert!(first[0] <= 2 * RECONNECT.0 && first[10] >= RECONNECT.1 / 2, "{first:?}");
     let second: Vec<Duration> = pauses(RECONNECT).take(20).collect();
     assert_ne!(first, second, "processes that lost the same server must not come back together");
+}
+
+#[test]
+fn dead_letters_that_go_nowhere_or_elsewhere_are_said() {
+    let topic = |name: &str| DeadLetters::Topic(name.to_owned());
+    let expected = "projects/p/topics/dead";
+    assert_eq!(misled(&topic(expected), expected), None);
+    assert_eq!(misled(&DeadLetters::Unknown, expected), None);
+    assert!(misled(&topic("projects/p/topics/other"), expected).is_some());
+    assert!(misled(&DeadLetters::Nowhere, expected).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! Replays of a fake subscription into a fake intake, in virtual time.
+
 use std::sync::Arc;
 
 use tokio::time::Instant;

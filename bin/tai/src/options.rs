@@ -1,0 +1,86 @@
+//! From settings to the options of each part.
+//!
+//! Owns: which setting reaches which option. Refuses to know: when options are put in force.
+
+use std::time::Duration;
+
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
+use engine::Options;
+use gateway::{Rate, Signatures};
+use ledger::seal::sha256;
+use settings::{AuthRequired, LogLevel, Secret, Settings, Synchronous};
+use telemetry::metrics::Metrics;
+
+pub(crate) fn store_options(settings: &Settings) -> store::Options {
+    let synchronous = match settings.sqlite_synchronous {
+        Synchronous::Full => store::Synchronous::Full,
+        Synchronous::Off => store::Synchronous::Off,
+    };
+    store::Options { synchronous }
+}
+
+/// Settings that give up a guarantee, shown in `/health` and as gauges (INV-14).
+pub(crate) fn relaxed(settings: &Settings, metrics: &Metrics) -> Vec<&'static str> {
+    let off = [
+        ("RECEIPT_VERIFY_HASHES", !settings.receipt_verify_hashes),
+        ("SQLITE_SYNCHRONOUS", settings.sqlite_synchronous == Synchronous::Off),
+    ];
+    for (name, is_off) in off {
+        metrics.safety_relaxed.with([name]).set(i64::from(is_off));
+    }
+    off.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect()
+}
+
+pub(crate) fn engine_options(settings: &Settings) -> Options {
+    Options {
+        queue_max: settings.receipt_buffer_size,
+        states_max: settings.erl_max_ets_tables,
+        pool_size: settings.action_pool_size,
+        pool_queue: settings.action_queue_size,
+        action_timeout: Duration::from_millis(settings.action_timeout_ms),
+        check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
+        verify_reads: settings.receipt_verify_hashes,
+    }
+}
+
+pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -> gateway::Options {
+    gateway::Options {
+        connections_max: settings.max_connections,
+        requests_max: settings.max_concurrent_requests,
+        body_max_bytes: settings.max_body_bytes,
+        request_timeout: Duration::from_millis(settings.request_timeout_ms),
+        drain_timeout: Duration::from_millis(settings.graceful_shutdown_ms),
+        metrics_enabled: settings.metrics_enabled,
+        relaxed,
+        is_open: settings.auth_required == AuthRequired::Auto
+            && settings.bind_address.is_loopback(),
+        admin_key: settings.admin_api_key.as_ref().map(|key| sha256(key.expose().as_bytes())),
+        signatures: Signatures {
+            required: settings.verify_signatures,
+            hmac: settings.hmac_secret_key.as_ref().and_then(decoded),
+            jwt: settings.jwt_secret_key.as_ref().and_then(decoded),
+        },
+        rate: Rate::new(settings.rate_limit_per_second, settings.rate_limit_burst),
+        tenant_requests_max: settings.tenant_max_concurrent,
+        trusted_proxies: settings.trusted_proxy_hops,
+    }
+}
+
+/// The bytes of a key that is given in base64; the table of settings has checked that it is.
+fn decoded(secret: &Secret) -> Option<Vec<u8>> {
+    let engine = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    engine.decode(secret.expose()).ok()
+}
+
+pub(crate) fn level(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Error => tracing::Level::ERROR,
+    }
+}
