@@ -1,4 +1,4 @@
-//! Who may do what: scopes, tenants, the open door and the one beyond loopback.
+//! Who may do what: scopes, tenants (INV-12), the open door and the one beyond loopback.
 //!
 //! Owns: that each route of the table asks for its scope, that a tenant's key reaches no other
 //! tenant, and when a service may be without keys. Refuses to know: what each route does once it
