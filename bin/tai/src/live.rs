@@ -129,7 +129,11 @@ impl Live {
     pub(crate) async fn follow(self: Arc<Live>, to: Arc<Applied>, mut stop: Stop) {
         let mut changes = to.engine.live_changes();
         loop {
-            let applied = self.apply(&to).await;
+            let applied = tokio::select! {
+                // A store that hangs must not hold up the end.
+                () = stop.asked() => return,
+                applied = self.apply(&to) => applied,
+            };
             if let Err(error) = &applied {
                 tracing::error!(
                     event = "live_apply",

@@ -53,8 +53,7 @@ pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -
         drain_timeout: Duration::from_millis(settings.graceful_shutdown_ms),
         metrics_enabled: settings.metrics_enabled,
         relaxed,
-        is_open: settings.auth_required == AuthRequired::Auto
-            && settings.bind_address.is_loopback(),
+        is_open: is_open(settings),
         admin_key: settings.admin_api_key.as_ref().map(|key| sha256(key.expose().as_bytes())),
         signatures: Signatures {
             required: settings.verify_signatures,
@@ -65,6 +64,13 @@ pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -
         tenant_requests_max: settings.tenant_max_concurrent,
         trusted_proxies: settings.trusted_proxy_hops,
     }
+}
+
+/// Whether local callers need no key. Behind a proxy that is trusted there are no local callers.
+pub(crate) fn is_open(settings: &Settings) -> bool {
+    settings.auth_required == AuthRequired::Auto
+        && settings.bind_address.is_loopback()
+        && settings.trusted_proxy_hops == 0
 }
 
 /// The bytes of a key that is given in base64; the table of settings has checked that it is.

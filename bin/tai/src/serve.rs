@@ -82,9 +82,9 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
         End::Asked => Ok(ExitCode::from(EXIT_OK)),
         End::StoreFailed => Ok(ExitCode::from(EXIT_FAILED)),
         End::NoKeys => {
-            let mistake = "BIND_ADDRESS: beyond loopback every request needs a key, and there is \
-                           no operator's key yet; make one with `tai key create --admin` or set \
-                           ADMIN_API_KEY";
+            let mistake = "BIND_ADDRESS: beyond loopback, and behind a proxy, every request needs a \
+                           key, and there is no operator's key yet; make one with `tai key create \
+                           --admin` or set ADMIN_API_KEY";
             Ok(usage_error(&[mistake.to_owned()]))
         }
     }
@@ -140,7 +140,10 @@ async fn serve(
         () = parts.engine.store_failed() => End::StoreFailed,
     };
     tracing::info!(event = "shutdown", "shutting down");
-    tell_manager(&[NotifyState::Stopping]);
+    if !matches!(end, End::Restart) {
+        // To systemd a process that says so and does not end has hung.
+        tell_manager(&[NotifyState::Stopping]);
+    }
     let limit = Duration::from_millis(live.settings().settings.graceful_shutdown_ms);
     finish(&parts, limit).await;
     Ok(end)
@@ -173,7 +176,7 @@ async fn begin(
     let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
     engine.supervisor().start("observability_sup", vec![observer]);
     let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
-    if !settings.bind_address.is_loopback() && !has_key {
+    if strangers_reach(settings) && !has_key {
         engine.drain(NO_KEYS_DRAIN).await;
         return Ok(None);
     }
@@ -217,13 +220,27 @@ fn open_door(
     supervisor.start("tai_http", vec![gateway::worker(Arc::clone(&parts.door), listener)]);
 }
 
+/// Whether requests can come from beyond this machine, directly or through a proxy.
+fn strangers_reach(settings: &Settings) -> bool {
+    !settings.bind_address.is_loopback() || settings.trusted_proxy_hops > 0
+}
+
 /// Back in reverse, within one deadline for all: what the connections take is not there for the
 /// actions.
 async fn finish(parts: &Applied, limit: Duration) {
     let deadline = Instant::now() + limit;
     parts.door.close();
     for name in ["tai_http", "gcp_pubsub", "settings_sup", "observability_sup"] {
-        parts.engine.supervisor().stop(name).await;
+        // Past the deadline it is still asked to stop.
+        let stopped = parts.engine.supervisor().stop(name);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left, stopped).await.is_err() {
+            tracing::warn!(
+                event = "drain_workers",
+                subsystem = name,
+                "workers did not stop in time"
+            );
+        }
     }
     parts.engine.drain(deadline.saturating_duration_since(Instant::now())).await;
 }

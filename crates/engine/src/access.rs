@@ -7,8 +7,7 @@
 //! fingerprints of its keys. A tag under the ledger's secret tells a text that was never issued
 //! here before any chain is read, so that strangers cost no work on the store.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use governors::state::HeldKey;
 use ledger::seal::sha256;
@@ -88,13 +87,14 @@ pub struct Principal {
 /// What is known of the keys of owners who were asked about.
 pub(crate) struct Access {
     owners: Cache<StreamName, Arc<[HeldKey]>>,
-    /// Counts forgotten owners: what was read before a change must not be remembered after it.
-    changes: AtomicU64,
+    /// Counts changes: what was read before one must not be remembered after it. Held while owners
+    /// are remembered or forgotten, so that nobody meets what is about to be forgotten.
+    changes: Mutex<u64>,
 }
 
 impl Default for Access {
     fn default() -> Access {
-        Access { owners: Cache::new(OWNERS_CACHED), changes: AtomicU64::new(0) }
+        Access { owners: Cache::new(OWNERS_CACHED), changes: Mutex::default() }
     }
 }
 
@@ -102,8 +102,20 @@ impl Access {
     /// Forgets an owner, because its keys have changed. Called before anybody is told of the
     /// change, so that a revoked key is refused from the answer on.
     pub(crate) fn forget(&self, stream: &StreamName) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        let mut changes = self.changes();
+        *changes += 1;
         self.owners.invalidate(stream);
+    }
+
+    /// Forgets everybody, where it is not known whose keys have changed.
+    pub(crate) fn forget_all(&self) {
+        let mut changes = self.changes();
+        *changes += 1;
+        self.owners.invalidate_all();
+    }
+
+    fn changes(&self) -> MutexGuard<'_, u64> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,12 +152,11 @@ impl Engine {
         if let Some(keys) = access.owners.get(stream) {
             return Ok(keys);
         }
-        let before = access.changes.load(Ordering::Acquire);
+        let before = *access.changes();
         let keys: Arc<[HeldKey]> = self.state(stream).await?.keys().into();
-        access.owners.insert(stream.clone(), Arc::clone(&keys));
-        // After the insertion, so that a change in between finds it or is found here.
-        if access.changes.load(Ordering::Acquire) != before {
-            access.owners.invalidate(stream);
+        let changes = access.changes();
+        if *changes == before {
+            access.owners.insert(stream.clone(), Arc::clone(&keys));
         }
         Ok(keys)
     }

@@ -126,7 +126,9 @@ impl Cache {
     pub fn clear(&mut self, group: u64) {
         self.young.clear();
         self.old.clear();
-        self.dropped_group = self.dropped_group.max(group);
+        // Not the larger of both: a group that was dropped before it was durable never will be, and
+        // reads of the life before are told by its epoch.
+        self.dropped_group = group;
     }
 }
 
@@ -193,5 +195,14 @@ mod tests {
         cache.forget(&name(1));
         assert!(!cache.admit(&name(1), loaded(1, 3, 9)), "lacks group 10");
         assert!(cache.admit(&name(2), loaded(2, 3, 10)));
+    }
+
+    #[test]
+    fn a_group_that_never_became_durable_keeps_no_read_out() {
+        let mut cache = Cache::new(4);
+        assert!(cache.admit(&name(1), loaded(1, 9, 8)));
+        cache.forget(&name(1));
+        cache.clear(8);
+        assert!(cache.admit(&name(1), loaded(1, 8, 8)), "group 9 was given up");
     }
 }

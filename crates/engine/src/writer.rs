@@ -40,6 +40,9 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // A former life may have died between `append` and its answers: what the decider believes
     // about that group is not known to be true.
     shared.progress.new_epoch();
+    // Nor what that group changed: whoever looks again finds it in the store.
+    shared.access.forget_all();
+    shared.live.send_modify(|changes| *changes += 1);
     loop {
         select! {
             recv(shared.open.filled()) -> _ => {

@@ -6,6 +6,9 @@
 mod keys;
 mod live;
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
 use engine::{Decided, Request};
 use governors::Command;
@@ -22,6 +25,8 @@ use crate::table::Admin;
 /// One request of the operator.
 pub(crate) struct Asked<'a> {
     pub(crate) caller: &'a Caller,
+    /// Where the request comes from.
+    pub(crate) source: Option<IpAddr>,
     /// The segment of the path that is a name or an id.
     pub(crate) segment: Option<String>,
     pub(crate) query: Vec<(String, String)>,
@@ -51,7 +56,7 @@ impl Asked<'_> {
 }
 
 impl Admin {
-    /// Whether a body is read; an empty one stands for an empty object.
+    /// Whether a body is asked for, and so its media type looked at.
     pub(crate) const fn takes_body(self) -> bool {
         matches!(
             self,
@@ -115,6 +120,9 @@ fn accepted(value: &Value) -> Handled {
     Ok(Answer { response: json_response(StatusCode::ACCEPTED, value), facts: Facts::default() })
 }
 
+/// How long the operator's hands wait for a record of what they do.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Records what the operator did where no stream of its own does. A service that cannot record
 /// goes on all the same: the hands must work when the ledger does not, and the log has the line.
 async fn note(
@@ -125,8 +133,9 @@ async fn note(
 ) -> Result<(), Fault> {
     let actor = asked.caller.actor("admin");
     tracing::warn!(event, actor = %actor, "{detail}");
-    if let Err(refused) = gateway.engine.note_by(actor, event, detail.to_owned()).await {
-        tracing::warn!(event = "note_lost", %refused, "what the operator did is only in the log");
+    let noted = gateway.engine.note_by(actor, event, detail.to_owned());
+    if !matches!(tokio::time::timeout(NOTE_TIMEOUT, noted).await, Ok(Ok(()))) {
+        tracing::warn!(event = "note_lost", "what the operator did may be in the log only");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use engine::access::Principal;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ledger::seal::sha256;
@@ -16,6 +16,7 @@ use types::access::KEY_PREFIX;
 use types::{KeyId, KeyOwner, Reason, Scopes, TenantId};
 
 use crate::answer::{Fault, fault};
+use crate::signature::X_SIGNATURE;
 use crate::table::{Access, Handler};
 use crate::{Gateway, Options};
 
@@ -23,7 +24,7 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The parameter of the query that holds a key on `/pubsub`: a push subscription can set its
 /// endpoint and no header.
-const TOKEN: &str = "token=";
+const TOKEN: &str = "token";
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,12 +89,12 @@ pub(crate) async fn identify(
     if access == Access::Open {
         return Ok(Caller::Local);
     }
-    let Some(text) = given(headers, uri, handler)? else {
+    let Some(text) = given(options, headers, uri, handler)? else {
         return without_key(options, handler, headers);
     };
-    let principal = match admin(options, text) {
+    let principal = match admin(options, &text) {
         Some(principal) => principal,
-        None => gateway.engine.authenticate(text).await?,
+        None => gateway.engine.authenticate(&text).await?,
     };
     Ok(Caller::Key(principal))
 }
@@ -101,13 +102,14 @@ pub(crate) async fn identify(
 /// The key in a request. A bearer token that is no key of ours is left to the signature check
 /// where there is one.
 fn given<'a>(
+    options: &Options,
     headers: &'a HeaderMap,
     uri: &'a Uri,
     handler: Handler,
-) -> Result<Option<&'a str>, Fault> {
+) -> Result<Option<Cow<'a, str>>, Fault> {
     let bad = |_| fault(Reason::Unauthorized, "the credential cannot be read");
     if let Some(value) = headers.get(X_API_KEY) {
-        return value.to_str().map(Some).map_err(bad);
+        return value.to_str().map(|text| Some(text.into())).map_err(bad);
     }
     if let Some(value) = headers.get(AUTHORIZATION) {
         let text = value.to_str().map_err(bad)?;
@@ -115,11 +117,15 @@ fn given<'a>(
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => token.trim(),
             _ => return Err(fault(Reason::Unauthorized, "the scheme must be Bearer")),
         };
-        let is_jwt = handler == Handler::Marketplace && !token.starts_with(KEY_PREFIX);
-        return Ok((!is_jwt || !token.contains('.')).then_some(token));
+        let is_jwt = handler == Handler::Marketplace
+            && options.signatures.is_required()
+            && !token.starts_with(KEY_PREFIX)
+            && admin(options, token).is_none();
+        return Ok((!is_jwt).then_some(token.into()));
     }
     let query = uri.query().filter(|_| handler == Handler::Pubsub).unwrap_or_default();
-    Ok(query.split('&').find_map(|pair| pair.strip_prefix(TOKEN)))
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    Ok(pairs.find(|(name, _)| name == TOKEN).map(|(_, value)| value))
 }
 
 /// The operator's key from the environment.
@@ -135,17 +141,45 @@ fn admin(options: &Options, text: &str) -> Option<Principal> {
 }
 
 fn without_key(options: &Options, handler: Handler, headers: &HeaderMap) -> Result<Caller, Fault> {
+    if options.is_open {
+        return local(headers);
+    }
     if handler == Handler::Marketplace && options.signatures.is_required() {
+        if !headers.contains_key(&X_SIGNATURE) && !headers.contains_key(AUTHORIZATION) {
+            return Err(fault(Reason::SignatureInvalid, "the event needs a signature"));
+        }
         return Ok(Caller::Unproven);
     }
-    if !options.is_open {
-        return Err(fault(Reason::Unauthorized, "the request needs a key"));
+    Err(fault(Reason::Unauthorized, "the request needs a key"))
+}
+
+/// Who needs no key while the door is open: programs on this machine, as far as a request can tell.
+/// A proxy on this machine speaks for strangers, and a browser for whatever page it shows.
+fn local(headers: &HeaderMap) -> Result<Caller, Fault> {
+    let forwarded = ["x-forwarded-for", "forwarded", "via"];
+    if forwarded.iter().any(|name| headers.contains_key(*name)) {
+        return Err(fault(Reason::Forbidden, "what a proxy forwards needs a key"));
     }
     if !is_local(headers.get(HOST)) {
         let detail = "without keys only host names of loopback are answered";
         return Err(fault(Reason::Forbidden, detail));
     }
+    if !is_own_page(headers) {
+        return Err(fault(Reason::Forbidden, "the page of another site needs a key"));
+    }
     Ok(Caller::Local)
+}
+
+/// Whether a request comes from no page at all, or from one that this machine serves. A page can
+/// have a browser post to the open door without asking first, and its `Host` is then loopback's;
+/// browsers say in these headers whose page it is.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let own = |value: &HeaderValue| {
+        let origin = value.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
+        origin.is_some_and(|origin| is_loopback(origin.host().unwrap_or_default()))
+    };
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    headers.get(ORIGIN).is_none_or(own) && matches!(site, None | Some(b"same-origin" | b"none"))
 }
 
 /// Whether a request was meant for this machine by its sender. A web page can have its own host
@@ -155,42 +189,105 @@ fn is_local(host: Option<&HeaderValue>) -> bool {
     let Some(host) = host else { return true };
     let Ok(host) = host.to_str() else { return false };
     let authority = host.parse::<Authority>().ok();
-    authority.is_some_and(|authority| {
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        address || name.eq_ignore_ascii_case("localhost")
-    })
+    authority.is_some_and(|authority| is_loopback(authority.host()))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    address || name.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{Rate, Signatures};
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
     }
 
+    fn options(signed: bool) -> Options {
+        Options {
+            connections_max: 1,
+            requests_max: 1,
+            body_max_bytes: 1,
+            request_timeout: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(1),
+            metrics_enabled: true,
+            relaxed: Vec::new(),
+            is_open: true,
+            admin_key: Some(sha256(b"an.operators.key")),
+            signatures: Signatures { required: signed, ..Signatures::default() },
+            rate: Rate::new(1, 1),
+            tenant_requests_max: 1,
+            trusted_proxies: 0,
+        }
+    }
+
     #[test]
     fn a_key_stands_in_one_of_three_places() {
-        let (plain, token) =
-            (Uri::from_static("/x"), Uri::from_static("/pubsub?a=b&token=taik_t.s"));
+        let plain = Uri::from_static("/x");
+        let token = Uri::from_static("/pubsub?a=b&token=taik_a%40b.s");
         let bearer = |value| headers("authorization", value);
-        for (headers, uri, handler, key) in [
-            (bearer("Bearer taik_a.s"), &plain, Handler::Receipts, Some("taik_a.s")),
-            (bearer("bearer  taik_a.s "), &plain, Handler::Marketplace, Some("taik_a.s")),
-            // A token with dots may be a JWT, which the event's signature check reads.
-            (bearer("Bearer h.p.s"), &plain, Handler::Marketplace, None),
-            (bearer("Bearer h.p.s"), &plain, Handler::Receipts, Some("h.p.s")),
-            (headers("x-api-key", "taik_a.s"), &plain, Handler::Pubsub, Some("taik_a.s")),
-            (HeaderMap::new(), &token, Handler::Pubsub, Some("taik_t.s")),
-            (HeaderMap::new(), &token, Handler::Receipts, None),
-            (HeaderMap::new(), &plain, Handler::Pubsub, None),
+        for (headers, uri, handler, signed, key) in [
+            (bearer("Bearer taik_a.s"), &plain, Handler::Receipts, false, Some("taik_a.s")),
+            (bearer("bearer  taik_a.s "), &plain, Handler::Marketplace, true, Some("taik_a.s")),
+            // A token may be a JWT where events are signed, which their check reads.
+            (bearer("Bearer h.p.s"), &plain, Handler::Marketplace, true, None),
+            (bearer("Bearer h.p.s"), &plain, Handler::Marketplace, false, Some("h.p.s")),
+            (bearer("Bearer h.p.s"), &plain, Handler::Receipts, true, Some("h.p.s")),
+            (
+                bearer("Bearer an.operators.key"),
+                &plain,
+                Handler::Marketplace,
+                true,
+                Some("an.operators.key"),
+            ),
+            (headers("x-api-key", "taik_a.s"), &plain, Handler::Pubsub, false, Some("taik_a.s")),
+            (HeaderMap::new(), &token, Handler::Pubsub, false, Some("taik_a@b.s")),
+            (HeaderMap::new(), &token, Handler::Receipts, false, None),
+            (HeaderMap::new(), &plain, Handler::Pubsub, false, None),
         ] {
-            assert_eq!(given(&headers, uri, handler).ok().flatten(), key, "{headers:?} {uri}");
+            let given = given(&options(signed), &headers, uri, handler).ok().flatten();
+            assert_eq!(given.as_deref(), key, "{headers:?} {uri}");
         }
         for value in ["Basic dTpw", "Bearer", "taik_a.s"] {
-            let fault = given(&bearer(value), &plain, Handler::Receipts).unwrap_err();
-            assert_eq!(fault.refused.reason, Reason::Unauthorized, "{value}");
+            let headers = bearer(value);
+            let refused = given(&options(false), &headers, &plain, Handler::Receipts);
+            assert_eq!(refused.unwrap_err().refused.reason, Reason::Unauthorized, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_open_door_is_for_programs_on_this_machine() {
+        let asked = |pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            without_key(&options(false), Handler::Marketplace, &pairs.iter().map(pair).collect())
+        };
+        for pairs in [
+            &[][..],
+            &[("host", "localhost:8080")],
+            &[("host", "[::1]"), ("origin", "http://localhost:3000")],
+            &[("host", "127.0.0.1"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert_eq!(asked(pairs).ok(), Some(Caller::Local), "{pairs:?}");
+        }
+        for pairs in [
+            &[("host", "evil.example")][..],
+            &[("host", "localhost"), ("origin", "https://evil.example")],
+            &[("host", "localhost"), ("origin", "null")],
+            &[("host", "localhost"), ("sec-fetch-site", "cross-site")],
+            &[("host", "localhost"), ("x-forwarded-for", "203.0.113.9")],
+            &[("host", "localhost"), ("forwarded", "for=203.0.113.9")],
+            &[("host", "localhost"), ("via", "1.1 proxy")],
+        ] {
+            let refused = asked(pairs).unwrap_err();
+            assert_eq!(refused.refused.reason, Reason::Forbidden, "{pairs:?}");
         }
     }
 

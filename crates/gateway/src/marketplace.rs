@@ -35,7 +35,7 @@ pub(crate) async fn call(
             (stream, command, false)
         }
         // A price is asked for with a key: there is nothing that the caller signs.
-        Call::Customer(_) if *caller == Caller::Unproven && !options.is_open => {
+        Call::Customer(_) if *caller == Caller::Unproven => {
             return Err(fault(Reason::Unauthorized, "the request needs a key"));
         }
         Call::Customer(call) => {

@@ -4,17 +4,34 @@
 //! Owns: the envelope, and who may deliver what. Refuses to know: what a message means.
 
 use bytes::Bytes;
-use dialect::pubsub::{Push, parse_push};
+use dialect::pubsub::{Push, Signal, parse_push};
 use engine::intake::{Message, tenant_of};
 
-use crate::Gateway;
-use crate::answer::{Handled, Refusal, decision};
+use types::{Reason, Scope};
+
+use crate::answer::{Handled, Refusal, decision, fault};
 use crate::caller::Caller;
+use crate::table::Access;
+use crate::{Gateway, Options};
 
 /// Decides one push delivery.
-pub(crate) async fn push(gateway: &Gateway, caller: &Caller, body: &Bytes) -> Handled {
+pub(crate) async fn push(
+    gateway: &Gateway,
+    options: &Options,
+    caller: &Caller,
+    body: &Bytes,
+) -> Handled {
     let Push { message_id, payload, data, delivery_attempt, .. } = parse_push(body, &gateway.json)?;
     caller.may_name(tenant_of(&payload))?;
+    if matches!(payload, Signal::Entitlement(_)) {
+        // What the other door asks for: a tenant that may report signals must not grant itself a
+        // plan by one. No push carries a signature, so that a tenant's key does not do there.
+        caller.may_use(Access::Scope(Scope::MarketplaceWrite))?;
+        if options.signatures.is_required() && caller.tenant().is_some() {
+            let detail = "entitlement events of a tenant need a signature";
+            return Err(fault(Reason::SignatureInvalid, detail));
+        }
+    }
     let message = Message {
         id: &message_id,
         data: &data,

@@ -133,8 +133,9 @@ impl Criticality {
 #[derive(Default)]
 pub(crate) struct Places {
     all: AtomicUsize,
-    /// As many entries as there are tenants with requests in work.
-    tenants: Mutex<HashMap<TenantId, usize>>,
+    /// As many entries as there are tenants with requests in work; `None` stands for all callers
+    /// who have proved nothing yet.
+    tenants: Mutex<HashMap<Option<TenantId>, usize>>,
 }
 
 /// A place among the requests in work, given back also when the caller hangs up and the future is
@@ -157,7 +158,11 @@ impl Places {
     }
 
     /// A place among the tenant's own requests, so that one tenant's flood never takes all places.
-    pub(crate) fn of_tenant(&self, tenant: TenantId, max: usize) -> Result<TenantPlace<'_>, Fault> {
+    pub(crate) fn of(
+        &self,
+        tenant: Option<TenantId>,
+        max: usize,
+    ) -> Result<TenantPlace<'_>, Fault> {
         let mut tenants = self.lock();
         let taken = tenants.entry(tenant.clone()).or_default();
         if *taken >= max {
@@ -170,7 +175,7 @@ impl Places {
         Ok(TenantPlace { places: self, tenant })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<TenantId>, usize>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -197,7 +202,7 @@ impl Drop for Place<'_> {
 /// One of a tenant's places.
 pub(crate) struct TenantPlace<'a> {
     places: &'a Places,
-    tenant: TenantId,
+    tenant: Option<TenantId>,
 }
 
 impl Drop for TenantPlace<'_> {
@@ -259,13 +264,13 @@ mod tests {
     #[test]
     fn a_tenant_has_its_places_and_leaves_nothing_behind() {
         let places = Places::default();
-        let tenant = |name: &str| TenantId::new(name).unwrap();
-        let held: Vec<_> = (0..2).map(|_| places.of_tenant(tenant("a"), 2).ok()).collect();
-        let refusal = places.of_tenant(tenant("a"), 2).err().unwrap();
+        let tenant = |name: &str| TenantId::new(name).ok();
+        let held: Vec<_> = (0..2).map(|_| places.of(tenant("a"), 2).ok()).collect();
+        let refusal = places.of(tenant("a"), 2).err().unwrap();
         assert_eq!(refusal.refused.reason, Reason::RateLimitExceeded);
-        assert!(places.of_tenant(tenant("b"), 2).is_ok());
+        assert!(places.of(tenant("b"), 2).is_ok() && places.of(None, 2).is_ok());
         drop(held);
-        assert!(places.of_tenant(tenant("a"), 2).is_ok());
+        assert!(places.of(tenant("a"), 2).is_ok());
         assert!(places.lock().is_empty());
     }
 }

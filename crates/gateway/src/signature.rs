@@ -17,7 +17,7 @@ use types::{Micros, Reason};
 
 use crate::answer::{Fault, fault};
 
-const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
+pub(crate) const X_SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 /// The prefix that some senders put before the hex digits.
 const SHA256: &str = "sha256=";
 

@@ -4,10 +4,10 @@
 //! why a source is blocked and for how long it should be.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use types::Micros;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -18,10 +18,24 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) fn source(peer: IpAddr, headers: &HeaderMap, proxies: usize) -> IpAddr {
     let Some(nth) = proxies.checked_sub(1) else { return peer.to_canonical() };
     let values = headers.get_all(X_FORWARDED_FOR).into_iter();
-    let text: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
-    let hops: Vec<&str> = text.iter().flat_map(|value| value.split(',')).map(str::trim).collect();
-    let hop = hops.len().checked_sub(nth + 1).and_then(|at| hops[at].parse::<IpAddr>().ok());
+    // Cut as bytes: what a caller put into its own part must not spoil the part of a proxy.
+    let hops: Vec<&[u8]> =
+        values.flat_map(|value| value.as_bytes().split(|b| *b == b',')).collect();
+    let hop = hops.len().checked_sub(nth + 1).and_then(|at| address(hops[at]));
     hop.unwrap_or(peer).to_canonical()
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    bare.parse().ok().or_else(with_port)
+}
+
+/// True when the canonical text of a source holds `address`.
+pub(crate) fn covers(source: &str, address: IpAddr) -> bool {
+    source.parse::<IpNet>().is_ok_and(|net| net.contains(&address.to_canonical()))
 }
 
 /// The canonical text of an address or a network; `None` when it is neither. An address is the
@@ -30,10 +44,19 @@ pub(crate) fn source(peer: IpAddr, headers: &HeaderMap, proxies: usize) -> IpAdd
 pub fn canonical(text: &str) -> Option<String> {
     let net = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),
-        Err(_) => text.parse::<IpNet>().ok()?.trunc(),
+        Err(_) => match text.parse::<IpNet>().ok()?.trunc() {
+            IpNet::V6(net) => mapped(net).map_or(IpNet::V6(net), IpNet::V4),
+            net => net,
+        },
     };
     // A network that holds everything would shut the door on the operator too.
     (net.prefix_len() > 0).then(|| net.to_string())
+}
+
+/// The IPv4 network that an IPv6 one stands for, since addresses are looked up in that form.
+fn mapped(net: Ipv6Net) -> Option<Ipv4Net> {
+    let length = net.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(net.network().to_ipv4_mapped()?, length).ok()
 }
 
 /// The sources that are refused, each until an instant.
@@ -99,10 +122,16 @@ mod tests {
             (&["unknown"], 1, "10.0.0.1"),
             (&[], 1, "10.0.0.1"),
             (&["::ffff:1.1.1.1"], 1, "1.1.1.1"),
+            (&["1.1.1.1:4711"], 1, "1.1.1.1"),
+            (&["[2001:db8::1]:4711"], 1, "2001:db8::1"),
+            (&["[2001:db8::1]"], 1, "2001:db8::1"),
         ] {
             let found = source(peer, &headers(texts), proxies);
             assert_eq!(found.to_string(), expected, "{texts:?} {proxies}");
         }
+        let spoilt = HeaderValue::from_bytes(b"\xff, 1.1.1.1").unwrap();
+        let spoilt = HeaderMap::from_iter([(X_FORWARDED_FOR, spoilt)]);
+        assert_eq!(source(peer, &spoilt, 1).to_string(), "1.1.1.1");
     }
 
     #[test]
@@ -112,6 +141,7 @@ mod tests {
             ("203.0.113.42/24", "203.0.113.0/24"),
             ("2001:DB8::1", "2001:db8::1/128"),
             ("::ffff:1.2.3.4", "1.2.3.4/32"),
+            ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
         ] {
             assert_eq!(canonical(text).as_deref(), Some(canonical_text), "{text}");
         }

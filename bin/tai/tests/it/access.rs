@@ -209,13 +209,65 @@ fn a_tenants_key_names_its_own_tenant_only() {
 }
 
 #[test]
+fn a_pushed_entitlement_needs_the_scope_of_the_other_door_too() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let mut local = Caller::local(tai.address());
+    let now_ms = unix_secs() * 1000;
+    let measured =
+        json!({"tenant_id": "acme", "metric": "cpu", "value": 20, "timestamp_ms": now_ms});
+    for (nth, (scopes, status)) in
+        [(json!(["signals:write"]), 403), (json!(["signals:write", "marketplace:write"]), 200)]
+            .into_iter()
+            .enumerate()
+    {
+        let order = json!({"tenant_id": "acme", "scopes": scopes});
+        let mut holder = issue(&mut local, &order).caller(tai.address());
+        let signal = push(&format!("signal-{nth}"), &measured);
+        assert_eq!(holder.post("/pubsub", &signal).status, 200, "{scopes}");
+        let grant = push(&format!("grant-{nth}"), &event("acme", "grant"));
+        assert_eq!(holder.post("/pubsub", &grant).status, status, "{scopes}");
+    }
+    stop(tai);
+    assert_verified(&dir);
+}
+
+#[test]
+fn the_open_door_is_for_programs_on_this_machine() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let key = issue(&mut Caller::local(tai.address()), &json!({}));
+    for (name, value) in [
+        ("X-Forwarded-For", "127.0.0.1"),
+        ("Forwarded", "for=127.0.0.1"),
+        ("Via", "1.1 proxy"),
+        ("Origin", "https://evil.example"),
+        ("Sec-Fetch-Site", "cross-site"),
+    ] {
+        let mut caller = Caller::local(tai.address()).with(name, value);
+        assert_refused(&caller.quote("acme"), 403, "forbidden");
+        assert_refused(&caller.get("/admin/settings"), 403, "forbidden");
+        let mut keyed = key.caller(tai.address()).with(name, value);
+        assert_eq!(keyed.quote("acme").status, 200, "{name}: with a key it does not matter");
+    }
+    stop(tai);
+}
+
+#[test]
 fn the_open_door_needs_no_key_and_takes_no_wrong_one() {
     let (_room, dir) = room();
     let tai = start(&dir, &[]);
     let mut local = Caller::local(tai.address());
-    let mut wrong = Caller::keyed(tai.address(), &foreign());
+    let foreign = foreign();
+    let mut wrong = [
+        Caller::keyed(tai.address(), &foreign),
+        Caller::local(tai.address()).with("Authorization", &format!("Bearer {foreign}")),
+        Caller::local(tai.address()).with("Authorization", "Bearer a.b.c"),
+    ];
     for (route, _) in scoped() {
-        assert_refused(&ask(&mut wrong, route), 401, "unauthorized");
+        for wrong in &mut wrong {
+            assert_refused(&ask(wrong, route), 401, "unauthorized");
+        }
         if !LAST.contains(&route.path) {
             let response = ask(&mut local, route);
             assert!(is_let_in(&response), "{}: {}", named(route), text(&response));
@@ -238,15 +290,15 @@ fn assert_guarded_beyond_loopback(dir: &std::path::Path, envs: &[(&str, &str)], 
 #[test]
 fn beyond_loopback_nothing_begins_without_an_operators_key() {
     let (_room, dir) = room();
-    let beyond = |verb: &str| {
+    let by = |verb: &str, name: &str, value: &str| {
         let mut start = command(&dir, &[verb]);
-        start.env("BIND_ADDRESS", "0.0.0.0").env("PORT", "0");
+        start.env(name, value).env("PORT", "0");
         let began = Instant::now();
         (Said::from(start.output().unwrap()), began.elapsed())
     };
-    // A second time: what the first one left behind is no key.
-    for _ in 0..2 {
-        let (said, took) = beyond("serve");
+    let beyond = |verb: &str| by(verb, "BIND_ADDRESS", "0.0.0.0");
+    // A second time: what the first one left behind is no key. Behind a proxy strangers come too.
+    for (said, took) in [beyond("serve"), beyond("serve"), by("serve", "TRUSTED_PROXY_HOPS", "1")] {
         assert_eq!(said.code, Some(2), "{}", said.err);
         assert!(said.err.contains("BIND_ADDRESS"), "{}", said.err);
         assert!(took < Duration::from_secs(2), "{took:?}");

@@ -187,7 +187,12 @@ impl Half {
     /// A customer call that the service has begun to work on.
     pub(crate) fn begin(address: SocketAddr, key: Option<&str>) -> Half {
         let key = key.map(|key| format!("X-API-Key: {key}\r\n")).unwrap_or_default();
-        Half::of(address, "/marketplace", &key)
+        Half::begin_with(address, &key)
+    }
+
+    /// The same with whole lines of the head.
+    pub(crate) fn begin_with(address: SocketAddr, lines: &str) -> Half {
+        Half::of(address, "/marketplace", lines)
     }
 
     /// The same of the operator, which is never finished.
@@ -195,13 +200,13 @@ impl Half {
         Half::of(address, "/admin/keys", "")
     }
 
-    fn of(address: SocketAddr, path: &str, key: &str) -> Half {
+    fn of(address: SocketAddr, path: &str, lines: &str) -> Half {
         let before = in_work(address);
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             {key}Content-Length: 22\r\n\r\n{{\"customer_i"
+             {lines}Content-Length: 22\r\n\r\n{{\"customer_i"
         );
         stream.write_all(head.as_bytes()).unwrap();
         until("the request is in work", || (in_work(address) == before + 1).then_some(()));

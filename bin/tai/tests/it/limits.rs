@@ -5,6 +5,7 @@
 //! ledger or a neighbour. Refuses to know: who may ask at all.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -221,13 +222,14 @@ fn searches_are_shed_first_and_operators_last() {
     assert_verified(&dir);
 }
 
-/// A service behind one proxy, and callers from behind it.
-fn start_behind_a_proxy(dir: &std::path::Path) -> Tai {
-    start(dir, &[("TRUSTED_PROXY_HOPS", "1")])
+/// A service behind one proxy, for which everybody comes from afar.
+fn start_behind_a_proxy(dir: &Path, admin: &str) -> Tai {
+    start_guarded(dir, admin, &[("TRUSTED_PROXY_HOPS", "1")])
 }
 
-fn from(tai: &Tai, source: &str) -> Caller {
-    Caller::local(tai.address()).with("X-Forwarded-For", source)
+/// Somebody with a key, from this source.
+fn from(tai: &Tai, key: &str, source: &str) -> Caller {
+    Caller::keyed(tai.address(), key).with("X-Forwarded-For", source)
 }
 
 fn blocked_sources(operator: &mut Caller) -> Vec<String> {
@@ -236,67 +238,114 @@ fn blocked_sources(operator: &mut Caller) -> Vec<String> {
     sources.iter().map(|it| it["source"].as_str().unwrap().to_owned()).collect()
 }
 
+fn block(source: &str, lease_s: i64) -> Value {
+    json!({"source": source, "lease_s": lease_s})
+}
+
+/// The network of documentation and what shares a prefix with it are blocked, and nobody else;
+/// `first_is` tells of one address more.
+fn assert_blocked(tai: &Tai, key: &str, first_is: bool) {
+    for (source, is) in [
+        ("203.0.113.7", first_is),
+        ("9.9.9.9, 203.0.113.7", first_is),
+        // What stands further left is the caller's own claim.
+        ("203.0.113.7, 9.9.9.9", false),
+        ("203.0.113.8", false),
+        ("198.51.100.1", true),
+        ("::ffff:198.51.100.1", true),
+        ("198.51.101.1", false),
+        ("2001:db8:1::1", true),
+        ("2001:db9::1", false),
+    ] {
+        let mut caller = from(tai, key, source);
+        let response = caller.quote("acme");
+        assert_eq!(response.status, if is { 403 } else { 200 }, "{source}");
+        if is {
+            assert_refused(&response, 403, "forbidden");
+            assert_eq!(response.json().unwrap()["detail"], "access denied");
+        }
+        assert_eq!(caller.get("/health").status, 200, "{source}: probes answer everybody");
+    }
+}
+
 #[test]
 fn a_blocked_source_is_refused_and_no_other() {
     let (_room, dir) = room();
-    let mut tai = start_behind_a_proxy(&dir);
-    let mut operator = from(&tai, "192.0.2.1");
-    let block = |source: &str| json!({"source": source, "lease_s": 3_600});
+    let admin = new_key();
+    let mut tai = start_behind_a_proxy(&dir, &admin);
+    let mut operator = from(&tai, &admin, "192.0.2.1");
     for source in ["203.0.113.7", "198.51.100.77/24", "2001:db8::/32"] {
-        let response = operator.put("/admin/sources", &block(source));
+        let response = operator.put("/admin/sources", &block(source, 3_600));
         assert_eq!(response.status, 200, "{}", text(&response));
         assert_eq!(response.json().unwrap()["stream"], "_settings");
     }
-    let assert_blocked = |tai: &Tai, first_is: bool| {
-        for (source, is) in [
-            ("203.0.113.7", first_is),
-            ("9.9.9.9, 203.0.113.7", first_is),
-            // What stands further left is the caller's own claim.
-            ("203.0.113.7, 9.9.9.9", false),
-            ("203.0.113.8", false),
-            ("198.51.100.1", true),
-            ("::ffff:198.51.100.1", true),
-            ("198.51.101.1", false),
-            ("2001:db8:1::1", true),
-            ("2001:db9::1", false),
-        ] {
-            let mut caller = from(tai, source);
-            let response = caller.quote("acme");
-            assert_eq!(response.status, if is { 403 } else { 200 }, "{source}");
-            if is {
-                assert_refused(&response, 403, "forbidden");
-                assert_eq!(response.json().unwrap()["detail"], "access denied");
-            }
-            assert_eq!(caller.get("/health").status, 200, "{source}: probes answer everybody");
-        }
-    };
-    assert_blocked(&tai, true);
+    assert_blocked(&tai, &admin, true);
     tai.kill().unwrap();
-    let tai = start_behind_a_proxy(&dir);
-    let mut operator = from(&tai, "192.0.2.1");
-    assert_blocked(&tai, true);
+    let tai = start_behind_a_proxy(&dir, &admin);
+    let mut operator = from(&tai, &admin, "192.0.2.1");
+    assert_blocked(&tai, &admin, true);
     let all = ["198.51.100.0/24", "2001:db8::/32", "203.0.113.7/32"];
     assert_eq!(blocked_sources(&mut operator), all);
     assert_eq!(operator.delete("/admin/sources?source=203.0.113.7").status, 200);
-    assert_blocked(&tai, false);
+    assert_blocked(&tai, &admin, false);
     assert_eq!(blocked_sources(&mut operator), all[..2]);
     let again = operator.delete("/admin/sources?source=203.0.113.7");
     assert_refused(&again, 422, "state_error");
-    for bad in ["", "localhost", "0.0.0.0/0", "1.2.3.4/33"] {
-        assert_refused(&operator.put("/admin/sources", &block(bad)), 400, "invalid_field");
+    // Neither what is no source, nor what would refuse the one who asks.
+    for bad in ["", "localhost", "0.0.0.0/0", "1.2.3.4/33", "192.0.2.1", "192.0.0.0/16"] {
+        assert_refused(&operator.put("/admin/sources", &block(bad, 60)), 400, "invalid_field");
     }
     stop(tai);
     assert_verified(&dir);
 }
 
 #[test]
+fn an_operator_at_the_machine_is_never_shut_out() {
+    let (_room, dir) = room();
+    let admin = new_key();
+    let tai = start_behind_a_proxy(&dir, &admin);
+    let mut remote = from(&tai, &admin, "192.0.2.1");
+    assert_eq!(remote.put("/admin/sources", &block("127.0.0.0/8", 3_600)).status, 200);
+    // Nothing was forwarded: the source is the peer.
+    let mut local = Caller::keyed(tai.address(), &admin);
+    assert_refused(&local.quote("acme"), 403, "forbidden");
+    assert_eq!(blocked_sources(&mut local), ["127.0.0.0/8"]);
+    assert_refused(&from(&tai, &admin, "127.0.0.9").get("/admin/sources"), 403, "forbidden");
+    assert_eq!(local.delete("/admin/sources?source=127.0.0.0/8").status, 200);
+    assert_eq!(local.quote("acme").status, 200);
+    stop(tai);
+    assert_verified(&dir);
+}
+
+#[test]
+fn strangers_who_may_still_prove_an_event_share_one_tenants_places() {
+    let (_room, dir) = room();
+    let (admin, secret) = (new_key(), base64(&chance()));
+    let envs = [
+        ("TENANT_MAX_CONCURRENT", "1"),
+        ("VERIFY_SIGNATURES", "true"),
+        ("HMAC_SECRET_KEY", &secret),
+    ];
+    let tai = start_guarded(&dir, &admin, &envs);
+    let held = Half::begin_with(tai.address(), "X-Signature: 00\r\n");
+    let mut second = Caller::local(tai.address()).with("X-Signature", "00");
+    assert_refused(&second.quote("acme"), 429, "rate_limit_exceeded");
+    let mut keyed = Caller::keyed(tai.address(), &admin);
+    let key = issue(&mut keyed, &json!({"tenant_id": "acme"}));
+    assert_eq!(key.caller(tai.address()).quote("acme").status, 200);
+    drop(held);
+    until("the place", || (second.quote("acme").status == 401).then_some(()));
+    stop(tai);
+}
+
+#[test]
 fn a_block_ends_by_itself() {
     let (_room, dir) = room();
-    let tai = start_behind_a_proxy(&dir);
-    let mut operator = from(&tai, "192.0.2.1");
-    let order = json!({"source": "203.0.113.7", "lease_s": 1});
-    assert_eq!(operator.put("/admin/sources", &order).status, 200);
-    let mut blocked = from(&tai, "203.0.113.7");
+    let admin = new_key();
+    let tai = start_behind_a_proxy(&dir, &admin);
+    let mut operator = from(&tai, &admin, "192.0.2.1");
+    assert_eq!(operator.put("/admin/sources", &block("203.0.113.7", 1)).status, 200);
+    let mut blocked = from(&tai, &admin, "203.0.113.7");
     until("the end of the block", || (blocked.quote("acme").status == 200).then_some(()));
     let ended = until("its receipt", || {
         let ends = operator.receipts("stream=_settings&state_to=open");

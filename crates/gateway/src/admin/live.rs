@@ -15,7 +15,7 @@ use types::{Reason, StreamName, limits};
 use super::{Asked, decide, ok, receipt};
 use crate::Gateway;
 use crate::answer::{Fault, Handled, fault};
-use crate::sources::canonical;
+use crate::sources::{canonical, covers};
 
 /// How long an answer waits for its change to be in force. It is durable before that.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,6 +85,10 @@ pub(super) async fn sources(gateway: &Gateway) -> Handled {
 pub(super) async fn block(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let order = admin::source(&asked.body, &gateway.json)?;
     let source = read_source(&order.source)?;
+    let own = asked.source.is_some_and(|own| covers(&source, own));
+    if own {
+        return Err(fault(Reason::InvalidField, "source would refuse the one who asks"));
+    }
     let change = SourceChange::Block { source, lease_s: i64::from(order.lease_s) };
     change_live(gateway, asked, Command::Source(change)).await
 }

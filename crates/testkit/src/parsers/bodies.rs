@@ -97,6 +97,7 @@ pub(super) fn json(bytes: &[u8]) -> bool {
     let seen = Shape::of(&value);
     assert!(seen.depth <= bounds.max_depth && seen.nodes <= bounds.max_nodes);
     assert!(!seen.control, "a control character was taken");
+    assert_eq!(seen.members, colons(bytes), "a member was lost");
     // A double may be read one step away from its shortest text, so that texts of doubles differ.
     if !seen.float {
         let again = dialect::json::parse(value.to_string().as_bytes(), bounds);
@@ -110,6 +111,7 @@ pub(super) fn json(bytes: &[u8]) -> bool {
 struct Shape {
     depth: usize,
     nodes: usize,
+    members: usize,
     control: bool,
     float: bool,
 }
@@ -130,6 +132,7 @@ impl Shape {
                 shape.depth = 1;
                 for (name, inner) in members {
                     shape.nodes += 1;
+                    shape.members += 1;
                     shape.control |= has_control(name);
                     shape.add(&Shape::of(inner));
                 }
@@ -141,9 +144,25 @@ impl Shape {
     fn add(&mut self, inner: &Shape) {
         self.depth = self.depth.max(inner.depth + 1);
         self.nodes += inner.nodes;
+        self.members += inner.members;
         self.control |= inner.control;
         self.float |= inner.float;
     }
+}
+
+/// The colons of a JSON text that stand in no string: its members, those that repeat a name too.
+fn colons(text: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b':' => count += usize::from(!in_string),
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Both bodies of the marketplace; an entitlement event means the same as a message.
@@ -225,6 +244,9 @@ pub(super) fn pubsub_signal(bytes: &[u8]) -> bool {
         Signal::Measurement { tenant_id, metric, value, timestamp } => {
             check_chars(tenant_id.as_str(), limits::TENANT_ID_CHARS);
             assert!(is_word(&metric) && (0..=1_000_000_000_000).contains(&value.0));
+            let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+            let sent = body["value"].as_f64().unwrap_or(f64::NAN) * 1_000.0;
+            assert!((sent - value.0 as f64).abs() < 0.51, "{sent} became {value:?}");
             assert!(MILLIS.contains(&timestamp.0));
         }
         Signal::Autonomic { tenant_id, timestamp, .. } => {
@@ -290,6 +312,7 @@ pub(super) fn access(bytes: &[u8]) -> bool {
             KeyOwner::Service => limits::STREAM_KEYS,
         };
         assert_eq!(format!("{KEY_PREFIX}{owner}.{secret}"), text, "a part of the key is lost");
+        assert!(!secret.contains('.'), "a part of the owner is taken for the secret");
     }
     let id = KeyId::parse(text);
     if let Some(id) = id {

@@ -104,6 +104,11 @@ pub(super) fn catalogue(bytes: &[u8]) -> bool {
     };
     let catalogue = &rules.catalogue;
     assert_eq!(catalogue.plan(&catalogue.default_plan().name), Some(catalogue.default_plan()));
+    let texts = catalogue.plans().iter().flat_map(|plan| [&plan.aliases, &plan.features]).flatten();
+    let names = catalogue.plans().iter().map(|plan| &plan.name);
+    for word in texts.chain(names).chain([&catalogue.version, &catalogue.currency]) {
+        assert!((1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
     for plan in catalogue.plans() {
         for name in plan.aliases.iter().chain([&plan.name]) {
             assert_eq!(catalogue.plan(name), Some(plan), "a name of two plans");

@@ -229,17 +229,22 @@ fn a_key_in_the_address_of_a_push_is_taken_and_not_logged() {
     let admin_text = new_key();
     let tai = start_guarded(&dir, &admin_text, &[]);
     let mut admin = Caller::keyed(tai.address(), &admin_text);
-    let key = issue(&mut admin, &json!({"scopes": ["signals:write"]}));
+    let both = json!({"tenant_id": "a@b", "scopes": ["signals:write", "marketplace:write"]});
+    let key = issue(&mut admin, &both);
     let mut subscription = Caller::local(tai.address());
-    let message = push("m1", &event("acme", "grant"));
-    let pushed = subscription.post(&format!("/pubsub?token={}", key.text), &message);
-    assert_eq!(pushed.status, 200, "{}", text(&pushed));
-    assert_eq!(pushed.json().unwrap()["actor"], key.id.as_str());
+    let mut pushed = |path: &str, token: &str, number: u32| {
+        let message = push(&format!("m-{number}"), &event("a@b", "grant"));
+        subscription.post(&format!("{path}?token={token}"), &message)
+    };
+    let encoded = key.text.replace('@', "%40");
+    for (number, token) in (0..).zip([&key.text, &encoded]) {
+        let response = pushed("/pubsub", token, number);
+        assert_eq!(response.status, 200, "{}", text(&response));
+        assert_eq!(response.json().unwrap()["actor"], key.id.as_str());
+    }
     let wrong = flipped(&key.text, key.text.len() - 1);
-    let refused = subscription.post(&format!("/pubsub?token={wrong}"), &message);
-    assert_refused(&refused, 401, "unauthorized");
-    let elsewhere = subscription.get(&format!("/receipts?token={}", key.text));
-    assert_refused(&elsewhere, 401, "unauthorized");
+    assert_refused(&pushed("/pubsub", &wrong, 2), 401, "unauthorized");
+    assert_refused(&pushed("/marketplace", &key.text, 3), 401, "unauthorized");
     until("the lines of all requests", || {
         let lines = tai.log_lines();
         let ended = lines.iter().filter(|line| line.contains("\"event\":\"request_completed\""));

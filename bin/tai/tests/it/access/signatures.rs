@@ -71,6 +71,22 @@ fn a_tenants_key_and_a_signature_must_both_fit() {
 }
 
 #[test]
+fn a_push_carries_no_signature_and_so_a_tenant_sends_no_event_by_one() {
+    let (_room, dir) = room();
+    let secret = base64(&chance());
+    let tai = start(&dir, &[FORM, ("HMAC_SECRET_KEY", &secret)]);
+    let mut local = Caller::local(tai.address());
+    let tenants = issue(&mut local, &json!({"tenant_id": "acme"}));
+    let services = issue(&mut local, &json!({}));
+    let message = push("m1", &event("acme", "grant"));
+    let pushed = tenants.caller(tai.address()).post("/pubsub", &message);
+    assert_refused(&pushed, 401, "signature_invalid");
+    assert_eq!(services.caller(tai.address()).post("/pubsub", &message).status, 200);
+    stop(tai);
+    assert_verified(&dir);
+}
+
+#[test]
 fn an_event_is_taken_by_a_token_that_names_it() {
     let (_room, dir) = room();
     let secret = chance();

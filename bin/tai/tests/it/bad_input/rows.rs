@@ -36,6 +36,7 @@ impl Row {
     fn new(name: &str, path: &str, body: impl Into<Vec<u8>>, reason: &'static str) -> Row {
         let status = match reason {
             "" => 200,
+            "forbidden" => 403,
             "not_found" => 404,
             "method_not_allowed" => 405,
             "payload_too_large" => 413,
@@ -360,7 +361,7 @@ fn transport_rows() -> Vec<Row> {
         Row::new("empty type", MARKET, quote(), media).typed(""),
         Row::new("planted type", MARKET, quote(), media).typed(MARKER),
         Row::new("xml", MARKET, quote(), media).typed("application/xml"),
-        Row::new("form from a page", MARKET, quote(), media)
+        Row::new("form from a page", MARKET, quote(), "forbidden")
             .typed("application/x-www-form-urlencoded")
             .header("Origin", "https://evil.example"),
         Row::new("form from curl", MARKET, quote(), "").typed("application/x-www-form-urlencoded"),
