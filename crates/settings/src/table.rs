@@ -237,6 +237,7 @@ mod tests {
                 "PUBSUB_SUBSCRIPTION",
                 "PUBSUB_DEADLETTER_TOPIC",
                 "PUBSUB_DEADLETTER_SUBSCRIPTION",
+                "PUBSUB_MAX_MESSAGES",
                 "PUBSUB_EMULATOR_HOST",
                 "LOG_FILE",
             ]

@@ -11,7 +11,9 @@ use ledger::head::SLOT_BYTES;
 use ledger::public::{public_bytes, split};
 use ledger::scan::{MetaView, Raw};
 use ledger::seal::sha256;
-use ledger::{Draft, HeadRecord, LedgerId, Meta, StreamHead, View, chain_hash, receipt_id, seal};
+use ledger::{
+    Draft, HASH_PREFIX, HeadRecord, LedgerId, Meta, StreamHead, View, chain_hash, receipt_id, seal,
+};
 use types::time::MICROS_MAX;
 use types::{Micros, StreamName, limits};
 
@@ -21,6 +23,9 @@ const LEDGER: LedgerId = LedgerId([7; 16]);
 
 /// Bytes of one intact export that are altered, one at a time.
 const BYTES_ALTERED: usize = 512;
+
+/// Seconds of a hundred years, more than anything that a seed schedules.
+const YEARS_S: i64 = 100 * 365 * 86_400;
 
 /// The instant that snapshots are looked at.
 const NOW: Micros = Micros(1_764_000_000_000_000);
@@ -137,6 +142,8 @@ pub(super) fn fold(bytes: &[u8]) -> bool {
     assert_eq!(read.as_ref(), Some(&chain.state), "a folded state is lost in its snapshot");
     look(&chain.state, chain.now);
     chain.decide_each(rules);
+    // By then whatever can fall due has.
+    Chain { now: chain.now.plus_secs(YEARS_S), ..chain.clone() }.decide_each(rules);
     chain.state != StreamState::empty(&chain.stream)
 }
 
@@ -150,11 +157,17 @@ pub(super) fn snapshot(bytes: &[u8]) -> bool {
         kinds += 1;
         let written = state.to_snapshot();
         let again = StreamState::from_snapshot(&stream, &written).map(|again| again.to_snapshot());
+        assert_eq!(format_of(&written), format_of(bytes), "another format is read as this one");
         assert_eq!(again, Some(written), "a state does not survive its own snapshot");
         look(&state, NOW);
     }
     assert!(kinds <= 1, "one snapshot is of more than one kind of stream");
     kinds == 1
+}
+
+fn format_of(snapshot: &[u8]) -> Option<u64> {
+    let snapshot: serde_json::Value = serde_json::from_slice(snapshot).ok()?;
+    snapshot["format"].as_u64()
 }
 
 /// Everything that can be asked of a state without deciding.
@@ -183,12 +196,11 @@ pub(super) fn export(bytes: &[u8]) -> bool {
         let fewer: Vec<&[u8]> = [&lines[..at], &lines[at + 1..]].concat();
         assert_eq!(receipts_of_intact(&fewer), None, "intact without line {at}");
     }
-    // Close enough to meet every hash and every number of the trailer.
     let step = 1 + bytes.len() / BYTES_ALTERED;
-    let [first, bit, ..] = sha256(bytes).0;
-    for at in (usize::from(first) % step..bytes.len()).step_by(step) {
+    for at in (usize::from(sha256(bytes).0[0]) % step..bytes.len()).step_by(step) {
         let mut altered = bytes.to_vec();
-        altered[at] ^= 1 << (bit % 8);
+        // The lowest bit, so that a digit stays one.
+        altered[at] ^= 1;
         let found = receipts_of_intact(&self::lines(&altered));
         assert_eq!(found, None, "intact with another byte at {at}");
     }
@@ -213,7 +225,12 @@ fn receipts_of_intact(lines: &[&[u8]]) -> Option<u64> {
         return None;
     }
     assert!(report.head_checked, "an export without a trailer passes");
-    Some(report.receipts)
+    let (root, count) = (report.root, report.receipts);
+    let of_ledger = format!("\"root\":\"{HASH_PREFIX}{root}\",\"size\":{count}}}}}");
+    let of_stream = format!("\"seq\":{count}}}}}");
+    let ends = |end: String| rest.last().is_some_and(|line| line.ends_with(end.as_bytes()));
+    assert!(ends(of_ledger) || ends(of_stream), "the trailer says something else");
+    Some(count)
 }
 
 /// The head file as it is, and a line that was closed by its own hash, which no fuzzer finds.
