@@ -174,6 +174,8 @@ fn format_of(snapshot: &[u8]) -> Option<u64> {
 fn look(state: &StreamState, now: Micros) {
     let words = ["unentitled", "entitled", "suspended", "revoked"];
     assert!(state.entitlements(now).all(|held| words.contains(&held.state)));
+    let ids: Vec<String> = state.entitlements(now).map(|held| held.id).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "look-ups search in order");
     assert!(state.keys().is_sorted_by(|a, b| a.id() < b.id()));
     let live = state.live();
     let changed = |live: &LiveState| {
