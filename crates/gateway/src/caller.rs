@@ -267,7 +267,12 @@ mod tests {
             let pair = |(name, value): &(&'static str, &'static str)| {
                 (HeaderName::from_static(name), HeaderValue::from_static(value))
             };
-            without_key(&options(false), Handler::Marketplace, &pairs.iter().map(pair).collect())
+            let headers = pairs.iter().map(pair).collect();
+            let asked = |signed| without_key(&options(signed), Handler::Marketplace, &headers);
+            // Whether events are signed is no other way in.
+            let (plain, signed) = (asked(false), asked(true));
+            assert_eq!(plain.as_ref().ok(), signed.as_ref().ok(), "{pairs:?}");
+            signed
         };
         for pairs in [
             &[][..],

@@ -69,7 +69,7 @@ knobs! {
         "Address of the HTTP server. A loopback address runs open, for development; on any other every request needs a key.";
     AUTH_REQUIRED => auth_required: AuthRequired, Kind::Choice(AuthRequired::WORDS), Some("auto"),
         "",
-        "Whether every request needs a key; auto needs one unless the address is a loopback address.";
+        "Whether every request needs a key; auto needs one unless the address is a loopback address and no proxy is trusted.";
     ADMIN_API_KEY => admin_api_key: Option<Secret>, Kind::Text(Form::Key), None, "",
         "An admin key that is given and not made, for the first start.",
         secret;
