@@ -210,6 +210,7 @@ pub(crate) fn start(store: Arc<dyn Store>, upkeep: Worker, states_max: usize) ->
         pool_queue: 1_000,
         action_timeout: Duration::from_secs(60),
         check_interval: Duration::from_secs(1),
+        state_age_max: Duration::from_secs(2),
         verify_reads: true,
     };
     Ok(Engine::start(parts, options))

@@ -51,6 +51,9 @@ pub struct Options {
     pub action_timeout: Duration,
     /// How often due timers and unsettled attempts are looked for.
     pub check_interval: Duration,
+    /// The greatest age of a state that commands are answered from without a receipt. Only in a
+    /// shared store: there alone others write, and what is written is fenced at any age.
+    pub state_age_max: Duration,
     /// Check the hashes of receipts that are read.
     pub verify_reads: bool,
 }

@@ -45,7 +45,7 @@ fn answer(metrics: &Metrics, group: Group) {
         // A caller that hung up has its receipt all the same.
         let _ = waiting.reply.send(waiting.answer);
     }
-    for (governor, from, to) in group.transitions {
+    for (_, (governor, from, to)) in group.transitions {
         metrics.governor_transitions.with([governor, from, to]).inc();
     }
     for entry in &group.batch.entries {

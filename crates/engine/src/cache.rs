@@ -7,6 +7,7 @@
 //! one; when the young one is full the old one is dropped whole. That costs no list and no clock.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use governors::StreamState;
 use ledger::StreamHead;
@@ -24,6 +25,8 @@ pub struct Live {
     pub due: Option<Micros>,
     /// The newest group that wrote to it.
     pub last_group: u64,
+    /// When the read that it was loaded by began.
+    pub read_at: Instant,
 }
 
 /// A state that was read from the store.
@@ -122,6 +125,12 @@ impl Cache {
         }
     }
 
+    /// Forgets one stream, because another writer has moved it on. A read that began before is not
+    /// refused: what is decided on it loses the race again.
+    pub fn lose(&mut self, stream: &StreamName) {
+        let _ = self.young.remove(stream).or_else(|| self.old.remove(stream));
+    }
+
     /// Forgets everything that was known before `group`.
     pub fn clear(&mut self, group: u64) {
         self.young.clear();
@@ -142,7 +151,8 @@ mod tests {
 
     fn loaded(n: usize, last_group: u64, read_after_group: u64) -> Loaded {
         let state = StreamState::empty(&name(n));
-        let live = Live { state, head: StreamHead::EMPTY, due: None, last_group };
+        let head = StreamHead::EMPTY;
+        let live = Live { state, head, due: None, last_group, read_at: Instant::now() };
         Loaded { live, read_after_group, epoch: 0 }
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use governors::{Command, Touch};
-use ledger::{HeadRecord, Sealed};
+use ledger::{HeadRecord, LedgerId, Sealed};
 use tokio::sync::{Notify, oneshot};
 use types::{Reason, StreamName};
 
@@ -101,6 +101,9 @@ pub struct Waiting {
     pub since: Instant,
 }
 
+/// A state change: governor, from, to.
+pub type Transition = (&'static str, &'static str, &'static str);
+
 /// Decided commands that become durable together.
 pub struct Group {
     /// Counted from 1; the order of commits.
@@ -115,19 +118,20 @@ pub struct Group {
     pub jobs: Vec<Job>,
     /// Streams whose keys or live settings change with it.
     pub touched: Vec<(StreamName, Touch)>,
-    /// State changes to count, once they are durable: governor, from, to.
-    pub transitions: Vec<(&'static str, &'static str, &'static str)>,
+    /// State changes to count, once they are durable.
+    pub transitions: Vec<(StreamName, Transition)>,
 }
 
 impl Group {
-    /// A group without commands behind `head`.
-    pub fn empty(number: u64, epoch: u64, head: HeadRecord) -> Group {
+    /// A group without commands. The writer puts it behind its log's head.
+    pub fn empty(number: u64, epoch: u64, ledger: LedgerId) -> Group {
+        let nowhere = HeadRecord::empty(ledger);
         Group {
             number,
             epoch,
             batch: Batch {
-                before: head,
-                after: head,
+                before: nowhere,
+                after: nowhere,
                 entries: Vec::new(),
                 due: Vec::new(),
                 snapshots: Vec::new(),
@@ -136,6 +140,36 @@ impl Group {
             jobs: Vec::new(),
             touched: Vec::new(),
             transitions: Vec::new(),
+        }
+    }
+
+    /// Puts the receipts behind `head`.
+    pub fn follow(&mut self, head: HeadRecord) {
+        self.batch.before = head;
+        let entries = self.batch.entries.iter();
+        self.batch.after =
+            entries.fold(head, |head, entry| head.after(entry.sealed.hash, entry.sealed.at));
+    }
+
+    /// Takes out all that concerns `streams`, which another writer has moved on, and sends everyone
+    /// back who waits for it.
+    pub fn lose(&mut self, streams: &[StreamName]) {
+        let lost = |stream: &StreamName| streams.contains(stream);
+        self.batch.entries.retain(|entry| !lost(&entry.sealed.stream));
+        self.batch.due.retain(|(stream, _)| !lost(stream));
+        self.batch.snapshots.retain(|snapshot| !lost(&snapshot.stream));
+        self.jobs.retain(|job| !lost(&job.stream));
+        self.touched.retain(|(stream, _)| !lost(stream));
+        self.transitions.retain(|(stream, _)| !lost(stream));
+        let answers = std::mem::take(&mut self.waiting);
+        let (back, waiting) = answers.into_iter().partition(|waiting| match &waiting.answer {
+            Reply::Decided(decided) => lost(&decided.receipt.stream),
+            _ => false,
+        });
+        self.waiting = waiting;
+        let back: Vec<Waiting> = back;
+        for waiting in back {
+            let _ = waiting.reply.send(Reply::Again);
         }
     }
 
@@ -153,26 +187,39 @@ impl Group {
 /// other is free and takes it. So each sync carries all that was decided during the one before, and
 /// neither waits for the other to wake up.
 pub struct OpenGroup {
-    group: Mutex<Option<Group>>,
+    inside: Mutex<Inside>,
     filled: (Sender<()>, Receiver<()>),
     taken: (Sender<()>, Receiver<()>),
 }
 
+#[derive(Default)]
+struct Inside {
+    group: Option<Group>,
+    /// Streams that the writer has lost and the decider does not know of yet.
+    lost: Vec<StreamName>,
+}
+
 impl Default for OpenGroup {
     fn default() -> OpenGroup {
-        OpenGroup { group: Mutex::default(), filled: bounded(1), taken: bounded(1) }
+        OpenGroup { inside: Mutex::default(), filled: bounded(1), taken: bounded(1) }
     }
 }
 
 impl OpenGroup {
-    /// Lets `fill` work on the open group, or on a new one from `empty`. A group for which nobody
-    /// waits afterwards is dropped.
-    pub fn fill(&self, empty: impl FnOnce() -> Group, fill: impl FnOnce(&mut Group)) {
+    /// Lets `fill` work on the open group, or on a new one from `empty`, and tells it which streams
+    /// were lost since the last time: what is in the group by now is not built on them, and what
+    /// comes must not be. A group for which nobody waits afterwards is dropped.
+    pub fn fill(
+        &self,
+        empty: impl FnOnce() -> Group,
+        fill: impl FnOnce(&mut Group, Vec<StreamName>),
+    ) {
         let mut open = self.lock();
-        let group = open.get_or_insert_with(empty);
-        fill(group);
+        let lost = std::mem::take(&mut open.lost);
+        let group = open.group.get_or_insert_with(empty);
+        fill(group, lost);
         if group.waiting.is_empty() {
-            *open = None;
+            open.group = None;
             return;
         }
         drop(open);
@@ -182,9 +229,18 @@ impl OpenGroup {
 
     /// Takes the open group, if there is one.
     pub fn take(&self) -> Option<Group> {
-        let group = self.lock().take();
+        let group = self.lock().group.take();
         let _ = self.taken.0.try_send(());
         group
+    }
+
+    /// Takes all that concerns `streams` out of the open group, and keeps them for the decider.
+    pub fn lose(&self, streams: &[StreamName]) {
+        let mut open = self.lock();
+        open.lost.extend_from_slice(streams);
+        if let Some(group) = &mut open.group {
+            group.lose(streams);
+        }
     }
 
     /// Sends everyone back who waits for the open group.
@@ -197,7 +253,7 @@ impl OpenGroup {
     /// Commands in the open group.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.lock().as_ref().map_or(0, |group| group.waiting.len())
+        self.lock().group.as_ref().map_or(0, |group| group.waiting.len())
     }
 
     /// For `select!`: ready when something may have been put in.
@@ -212,8 +268,8 @@ impl OpenGroup {
         &self.taken.1
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Group>> {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
 use governors::{Context, Decision, Rules, Sealing};
-use ledger::{HeadRecord, Kind, Sealed, StreamHead, View, seal};
+use ledger::{Kind, Sealed, StreamHead, View, seal};
 use telemetry::metrics::Metrics;
 use tokio::sync::oneshot;
 use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
@@ -66,7 +66,8 @@ struct Decider<'a> {
     identity: Identity,
     cache: Cache,
     recent: HashMap<IdemKey, Recent>,
-    head: HeadRecord,
+    /// `at` of the newest receipt that this writer decided.
+    last_at: Micros,
     epoch: u64,
     /// The newest durable group whose answers are no longer in `recent`.
     forgotten: u64,
@@ -101,7 +102,7 @@ impl<'a> Decider<'a> {
             identity: shared.store.identity(),
             cache: Cache::new(shared.options.load().states_max),
             recent: HashMap::new(),
-            head,
+            last_at: head.at,
             epoch,
             forgotten: 0,
         })
@@ -131,9 +132,12 @@ impl<'a> Decider<'a> {
         };
         let open = Arc::clone(&self.shared.open);
         for (submission, prior) in submissions.into_iter().zip(priors) {
-            let (epoch, head) = (self.epoch, self.head);
-            let empty = || Group::empty(self.shared.progress.next_group(), epoch, head);
-            open.fill(empty, |group| self.one(group, submission, prior));
+            let (epoch, ledger) = (self.epoch, self.identity.ledger);
+            let empty = || Group::empty(self.shared.progress.next_group(), epoch, ledger);
+            open.fill(empty, |group, lost| {
+                self.lose(&lost);
+                self.one(group, submission, prior);
+            });
         }
         // Also when nothing was sealed: signals for tenants that nobody knows load states too.
         self.cache.resize(self.shared.options.load().states_max);
@@ -176,7 +180,7 @@ impl<'a> Decider<'a> {
         self.cache.clear(self.shared.progress.committed());
         match self.shared.progress.after_vital_read(self.shared.store.head()) {
             Ok(head) => {
-                self.head = head;
+                self.last_at = self.last_at.max(head.at);
                 true
             }
             Err(error) => {
@@ -184,6 +188,14 @@ impl<'a> Decider<'a> {
                 self.shared.progress.new_epoch();
                 false
             }
+        }
+    }
+
+    /// Forgets streams that another writer has moved on, with the answers that were built on them.
+    fn lose(&mut self, streams: &[StreamName]) {
+        for stream in streams {
+            self.cache.lose(stream);
+            self.recent.retain(|_, recent| recent.receipt.stream != *stream);
         }
     }
 
@@ -255,15 +267,22 @@ impl<'a> Decider<'a> {
 
     fn decide(&mut self, group: &mut Group, work: &mut Work) -> Result<Reply, Broken> {
         let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
-        // INV-17: strictly increasing over the whole ledger, so that commit order can be verified.
-        let now = self.shared.clock.now().max(Micros(self.head.at.0 + 1));
+        // INV-17: strictly increasing over all that this writer commits, so that commit order can be
+        // verified, and over the stream, whoever wrote to it: clocks differ.
+        let floor = self.last_at.max(live.head.last_at);
+        let now = self.shared.clock.now().max(Micros(floor.0 + 1));
         let cx = Context {
             stream: &work.stream,
             now,
             actor: &work.actor,
             may_register: work.may_register,
         };
-        match governors::decide(&self.shared.rules, &live.state, &work.command, &cx) {
+        let decision = governors::decide(&self.shared.rules, &live.state, &work.command, &cx);
+        if !matches!(decision, Decision::Seal(_)) && is_stale(self.shared, live) {
+            self.cache.forget(&work.stream);
+            return Ok(Reply::Again);
+        }
+        match decision {
             Decision::Nothing => Ok(Reply::Nothing),
             Decision::Reject(rejection) => Ok(Reply::Refused(Refused {
                 reason: rejection.reason,
@@ -342,13 +361,18 @@ impl<'a> Decider<'a> {
             let recent = Recent { receipt, commitment: keyed.commitment, group: group.number };
             self.recent.insert(key, recent);
         }
-        for entry in &entries {
-            self.head = self.head.after(entry.sealed.hash, entry.sealed.at);
-        }
-        group.batch.after = self.head;
+        self.last_at = entries.last().map_or(self.last_at, |entry| entry.sealed.at);
         group.batch.entries.extend(entries);
         group.jobs.extend(job);
     }
+}
+
+/// True when others may have moved the stream on since it was read, and no commit of ours is under
+/// way that would find out.
+fn is_stale(shared: &Shared, live: &Live) -> bool {
+    shared.store.is_shared()
+        && live.last_group <= shared.progress.committed()
+        && live.read_at.elapsed() > shared.options.load().state_age_max
 }
 
 /// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. An
@@ -369,10 +393,12 @@ fn fold(live: &mut Live, sealed: &[Sealed], group: &mut Group) -> Result<Vec<Ent
     for receipt in sealed {
         let view = View::scan(&receipt.core)?;
         live.state.apply(&view)?;
-        changes.extend(governors::transition_labels(&view));
+        let change = governors::transition_labels(&view);
+        changes.extend(change.map(|change| (receipt.stream.clone(), change)));
         touched.extend(governors::touches(&view).map(|touch| (receipt.stream.clone(), touch)));
         entries.push(Entry {
             sealed: receipt.clone(),
+            prev_hash: view.prev_hash,
             kind: view.kind,
             key: None,
             settles: settles(&view),

@@ -3,6 +3,8 @@
 //! Owns: the fold from stored bytes and the proof that a snapshot belongs to the chain. Refuses
 //! to know: who waits.
 
+use std::time::Instant;
+
 use governors::StreamState;
 use ledger::{StreamHead, View};
 use types::StreamName;
@@ -21,6 +23,7 @@ pub(crate) fn load(
     stream: &StreamName,
     progress: &Progress,
 ) -> Result<Loaded, ReadError> {
+    let read_at = Instant::now();
     // Before the first read: what is committed meanwhile may be missing from it.
     let (epoch, read_after_group) = (progress.epoch(), progress.committed());
     let (mut state, mut head) = start(store, stream)?;
@@ -35,7 +38,7 @@ pub(crate) fn load(
         }
     }
     let due = state.next_due();
-    let live = Live { state, head, due, last_group: read_after_group };
+    let live = Live { state, head, due, last_group: read_after_group, read_at };
     Ok(Loaded { live, read_after_group, epoch })
 }
 

@@ -43,6 +43,9 @@ impl Durability {
 pub struct Entry {
     /// The receipt.
     pub sealed: Sealed,
+    /// The `hash` of the receipt before it in its stream. With stream and seq the fence: another
+    /// writer may have been faster.
+    pub prev_hash: Option<Hash>,
     /// Its kind.
     pub kind: Kind,
     /// The idempotency key that it answers.
@@ -93,9 +96,13 @@ pub struct Batch {
 /// Why a batch was not acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another writer holds one of the places or keys. Nothing was written: decide again.
-    #[error("lost the race for a position")]
-    Conflict,
+    /// Another writer holds places or keys of these streams, or has moved them on. Nothing was
+    /// written: decide again what concerns them. Empty when it is not known which they are.
+    #[error("lost the race for {} streams", .streams.len())]
+    Conflict {
+        /// The streams that were lost.
+        streams: Vec<StreamName>,
+    },
     /// Nothing was written and a later attempt may succeed.
     #[error("store is unavailable: {0}")]
     Unavailable(String),
@@ -118,7 +125,9 @@ pub enum ReadError {
 /// A stored receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Place in commit order, from 1.
+    /// Place in the order of the ledger. Of two receipts of a stream the later has the higher one,
+    /// and so has the later of two that one writer committed. Without gaps from 1 in a store that
+    /// has one writer.
     pub pos: u64,
     /// The stream that it is filed under.
     pub stream: StreamName,
@@ -181,11 +190,17 @@ pub trait Store: Send + Sync + 'static {
     /// The ledger's name and secret.
     fn identity(&self) -> Identity;
 
-    /// Where the ledger stands.
+    /// True when other processes may write beside this one.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Where the log of this writer stands: all of the ledger, unless it is shared.
     fn head(&self) -> Result<HeadRecord, ReadError>;
 
-    /// Writes the batch: all of it or nothing, durable on return. Creating a `(stream, seq)`, an
-    /// id or a key that exists is a [`AppendError::Conflict`]: the only fence there is. A backend
+    /// Writes the batch: all of it or nothing, durable on return. A `(stream, seq)`, an id or a key
+    /// that exists, or another receipt before the first of a stream than the batch says, is a
+    /// [`AppendError::Conflict`]: the only fence there is. A backend
     /// whose commit has an unknown outcome settles it by reading the fence back before it answers.
     fn append(&self, batch: &Batch) -> Result<(), AppendError>;
 
@@ -212,6 +227,7 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` streams with something due at `now`, most overdue first.
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError>;
 
-    /// Up to `limit` attempts without a result, oldest first.
+    /// Up to `limit` attempts without a result, oldest first: those of this writer and of writers
+    /// that are gone. Who is still there settles its own.
     fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError>;
 }

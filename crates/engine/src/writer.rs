@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender, TrySendError, select};
 use governors::Touch;
+use ledger::HeadRecord;
 use telemetry::metrics::Metrics;
 use tokio::sync::watch;
 use types::Reason;
@@ -43,11 +44,12 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // Nor what that group changed: whoever looks again finds it in the store.
     shared.access.forget_all();
     shared.live.send_modify(|changes| *changes += 1);
+    let mut writer = Writer { shared, stop, head: None };
     loop {
         select! {
             recv(shared.open.filled()) -> _ => {
                 if let Some(group) = shared.open.take() {
-                    write(shared, group, stop);
+                    writer.write(group);
                 }
             }
             recv(stop.channel()) -> _ => return,
@@ -55,47 +57,93 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     }
 }
 
-fn write(shared: &Shared, group: Group, stop: &Stop) {
-    if group.epoch != shared.progress.epoch() {
-        // Built on receipts that never became durable.
-        return group.give_up(|| Reply::Again);
+struct Writer<'a> {
+    shared: &'a Shared,
+    stop: &'a Stop,
+    /// Where the next batch goes; asked of the store when it is not certain.
+    head: Option<HeadRecord>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, mut group: Group) {
+        let shared = self.shared;
+        if group.epoch != shared.progress.epoch() {
+            // Built on receipts that never became durable.
+            return group.give_up(|| Reply::Again);
+        }
+        let outcome = loop {
+            match self.append(&mut group) {
+                // Everybody else's receipts are as good as before.
+                Err(AppendError::Conflict { streams }) if !streams.is_empty() => {
+                    let lost = streams.len();
+                    tracing::debug!(event = "append_conflict", lost, "another writer was faster");
+                    shared.metrics.append_conflicts.inc_by(lost as u64);
+                    // Nothing was written.
+                    self.head = Some(group.batch.before);
+                    group.lose(&streams);
+                    shared.open.lose(&streams);
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
+            Ok(()) => succeed(shared, group, self.stop),
+            Err(AppendError::Conflict { .. }) => {
+                tracing::warn!(
+                    event = "append_conflict",
+                    "another writer was faster, deciding again"
+                );
+                shared.progress.new_epoch();
+                group.give_up(|| Reply::Again);
+            }
+            Err(AppendError::Unavailable(error)) => {
+                tracing::error!(
+                    event = "append_failed",
+                    error,
+                    "the receipt store refused a commit"
+                );
+                shared.progress.new_epoch();
+                group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
+            }
+            Err(AppendError::Fatal(error)) => {
+                tracing::error!(
+                    event = "store_failed",
+                    error,
+                    "the receipt store can no longer be trusted"
+                );
+                shared.progress.new_epoch();
+                group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
+                // Last: whoever is told must find everyone answered.
+                shared.progress.fail();
+            }
+        }
     }
-    let started = Instant::now();
-    let outcome = if group.batch.entries.is_empty() {
+
+    fn head(&mut self) -> Result<HeadRecord, AppendError> {
+        if let Some(head) = self.head.take() {
+            return Ok(head);
+        }
+        let head = self.shared.progress.after_vital_read(self.shared.store.head());
+        head.map_err(|error| AppendError::Unavailable(error.to_string()))
+    }
+
+    /// Writes the group behind the head, which is unknown afterwards unless it succeeds.
+    fn append(&mut self, group: &mut Group) -> Result<(), AppendError> {
+        let shared = self.shared;
+        let started = Instant::now();
+        if !group.batch.entries.is_empty() {
+            group.follow(self.head()?);
+            let outcome = shared.store.append(&group.batch);
+            // A lost race is an answer.
+            let answered = matches!(outcome, Ok(()) | Err(AppendError::Conflict { .. }));
+            shared.progress.after_append(answered);
+            outcome?;
+            self.head = Some(group.batch.after);
+        }
+        let duration =
+            shared.metrics.receipt_storage_duration_ms.with([shared.store.backend(), "append"]);
+        duration.observe(started.elapsed().as_secs_f64() * 1e3);
         Ok(())
-    } else {
-        let outcome = shared.store.append(&group.batch);
-        // A lost race is an answer.
-        shared.progress.after_append(matches!(outcome, Ok(()) | Err(AppendError::Conflict)));
-        outcome
-    };
-    let took = started.elapsed();
-    let backend = shared.store.backend();
-    let duration = shared.metrics.receipt_storage_duration_ms.with([backend, "append"]);
-    duration.observe(took.as_secs_f64() * 1e3);
-    match outcome {
-        Ok(()) => succeed(shared, group, stop),
-        Err(AppendError::Conflict) => {
-            tracing::warn!(event = "append_conflict", "another writer was faster, deciding again");
-            shared.progress.new_epoch();
-            group.give_up(|| Reply::Again);
-        }
-        Err(AppendError::Unavailable(error)) => {
-            tracing::error!(event = "append_failed", error, "the receipt store refused a commit");
-            shared.progress.new_epoch();
-            group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
-        }
-        Err(AppendError::Fatal(error)) => {
-            tracing::error!(
-                event = "store_failed",
-                error,
-                "the receipt store can no longer be trusted"
-            );
-            shared.progress.new_epoch();
-            group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
-            // Last: whoever is told must find everyone answered.
-            shared.progress.fail();
-        }
     }
 }
 

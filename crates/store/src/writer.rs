@@ -62,7 +62,9 @@ impl Writer {
         }
         match self.fill(batch) {
             Ok(()) => {}
-            Err(Stopped::Stale) => return Err(self.give_up(AppendError::Conflict)),
+            Err(Stopped::Stale) => {
+                return Err(self.give_up(AppendError::Conflict { streams: Vec::new() }));
+            }
             Err(Stopped::Sql(error)) => {
                 let meaning = self.meaning(&error);
                 return Err(self.give_up(meaning));
@@ -143,7 +145,7 @@ impl Writer {
     /// What a failure before COMMIT means.
     fn meaning(&mut self, error: &rusqlite::Error) -> AppendError {
         if is_taken(error) {
-            AppendError::Conflict
+            AppendError::Conflict { streams: Vec::new() }
         } else if is_final(error) {
             self.fail(error)
         } else {
@@ -304,9 +306,10 @@ mod tests {
             draft.detail = Some("x".repeat(500).into());
             let at = Micros(1_700_000_000_000_000 + n.cast_signed());
             let sealed = seal(&writer.ledger, &stream, &head, at, &draft).unwrap();
+            let prev_hash = head.last_hash;
             head = head.after(&sealed);
             after = after.after(sealed.hash, sealed.at);
-            entries.push(Entry { kind: draft.kind, key: None, settles: None, sealed });
+            entries.push(Entry { kind: draft.kind, key: None, settles: None, sealed, prev_hash });
         }
         Batch { before, after, entries, due: Vec::new(), snapshots: Vec::new() }
     }

@@ -1,5 +1,5 @@
 //! What tests of the whole binary need: the binary itself, a client, a disk that loses power,
-//! real services, honest skips, and every reader of outside bytes in one list.
+//! real services, honest skips, every reader of outside bytes in one list, and what a store must do.
 //!
 //! Owns: children and scratch files of tests, and their end.
 //! Refuses to know: what the product answers, and when that is right.
@@ -11,4 +11,5 @@ pub mod place;
 pub mod pubsub;
 pub mod python;
 pub mod skip;
+pub mod store;
 pub mod tai;

@@ -188,11 +188,11 @@ impl Store for FaultStore {
         }
         match planned {
             Some(Fault::Lost) => return Err(AppendError::Unavailable("planned".into())),
-            Some(Fault::Conflict) => return Err(AppendError::Conflict),
+            Some(Fault::Conflict) => return Err(AppendError::Conflict { streams: Vec::new() }),
             Some(Fault::Kept | Fault::Dies | Fault::Fatal) | None => {}
         }
         let outcome = self.inner.append(batch);
-        if matches!(outcome, Err(AppendError::Conflict)) {
+        if matches!(outcome, Err(AppendError::Conflict { .. })) {
             self.conflicts.fetch_add(1, Ordering::SeqCst);
         }
         match planned {

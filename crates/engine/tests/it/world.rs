@@ -99,6 +99,7 @@ impl World {
                 pool_queue: 1_000,
                 action_timeout: Duration::from_secs(30),
                 check_interval: Duration::from_millis(10),
+                state_age_max: Duration::from_secs(2),
                 verify_reads: true,
             },
         }

@@ -9,6 +9,7 @@ use engine::ports::Store;
 use ledger::{Verifier, View};
 use rusqlite::Connection;
 use store::{OpenError, Reader, StreamFold, backup, doctor, rebuild, restore};
+use testkit::store::StopOnDrop;
 use types::{Micros, StreamName};
 
 use crate::author::{
@@ -39,15 +40,6 @@ fn while_writing(store: &dyn Store, meanwhile: impl FnOnce()) {
         drop(stopping);
         writing.join().unwrap();
     });
-}
-
-/// Ends the other threads also when a check fails.
-pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 #[test]

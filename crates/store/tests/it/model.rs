@@ -48,7 +48,7 @@ impl Model {
     }
 
     fn take(&mut self, batch: &Batch) {
-        for Entry { sealed, kind, key, settles } in &batch.entries {
+        for Entry { sealed, kind, key, settles, .. } in &batch.entries {
             let pos = self.stored.len() as u64 + 1;
             self.stored.push(Stored {
                 pos,

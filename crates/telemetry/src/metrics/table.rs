@@ -104,6 +104,7 @@ metrics! {
     receipt_verification, "tai_receipt_verification_total", counter, ["result"], &[], "Receipts whose hashes were checked, by success or failed.";
     receipt_group_size, "tai_receipt_group_size", histogram, [], GROUP_SIZE, "Decisions that one commit made durable together.";
     receipt_queue_depth, "tai_receipt_queue_depth", gauge, [], &[], "Decisions that wait for the committer.";
+    append_conflicts, "tai_append_conflicts_total", counter, [], &[], "Streams on which another instance was faster, so that their commands were decided again.";
     receipts_replayed, "tai_receipts_replayed_total", counter, [], &[], "Repeated requests answered with the receipt of the first.";
     streams_loaded, "tai_streams_loaded", gauge, [], &[], "Receipt streams whose state is in memory.";
     action_executions, "tai_action_executions_total", counter, ["action_type", "result"], &[], "Actions that ended, by outcome.";
