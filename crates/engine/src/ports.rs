@@ -106,6 +106,10 @@ pub enum AppendError {
     /// Nothing was written and a later attempt may succeed.
     #[error("store is unavailable: {0}")]
     Unavailable(String),
+    /// The store is away, and whether the batch was written will only be known when it is back. It
+    /// settles that before it tells a head or takes another batch.
+    #[error("outcome is not known yet: {0}")]
+    Unknown(String),
     /// The store can no longer be trusted to keep what it acknowledges. Stop.
     #[error("store failed for good: {0}")]
     Fatal(String),
@@ -201,7 +205,8 @@ pub trait Store: Send + Sync + 'static {
     /// Writes the batch: all of it or nothing, durable on return. A `(stream, seq)`, an id or a key
     /// that exists, or another receipt before the first of a stream than the batch says, is a
     /// [`AppendError::Conflict`]: the only fence there is. A backend
-    /// whose commit has an unknown outcome settles it by reading the fence back before it answers.
+    /// whose commit has an unknown outcome settles it by reading the fence back before it answers,
+    /// and answers [`AppendError::Unknown`] when the fence cannot be read for too long.
     fn append(&self, batch: &Batch) -> Result<(), AppendError>;
 
     /// The newest snapshot of a stream.

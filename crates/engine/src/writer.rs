@@ -105,6 +105,16 @@ impl Writer<'_> {
                 shared.progress.new_epoch();
                 group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
             }
+            Err(AppendError::Unknown(error)) => {
+                tracing::error!(
+                    event = "append_unknown",
+                    error,
+                    "the receipt store went away during a commit"
+                );
+                // What is decided next is read from the store, which settles the outcome first.
+                shared.progress.new_epoch();
+                group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
+            }
             Err(AppendError::Fatal(error)) => {
                 tracing::error!(
                     event = "store_failed",

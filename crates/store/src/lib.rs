@@ -1,4 +1,4 @@
-//! The Store port on SQLite: one file on disk, or `:memory:`.
+//! The Store port on SQLite, one file on disk or `:memory:`, and in [`postgres`] on PostgreSQL.
 //!
 //! Owns: tables, transactions, the files of a ledger's directory, the lock that keeps a second
 //! writer out, backups, and the rebuilding of what can be rebuilt. Refuses to know: what a receipt
@@ -16,6 +16,7 @@ mod copies;
 mod doctor;
 mod files;
 mod pool;
+pub mod postgres;
 mod projections;
 mod reader;
 mod rows;

@@ -8,6 +8,7 @@ pub mod crashfs;
 pub mod http;
 pub mod parsers;
 pub mod place;
+pub mod postgres;
 pub mod pubsub;
 pub mod python;
 pub mod skip;

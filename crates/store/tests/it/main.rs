@@ -7,4 +7,5 @@ mod care;
 mod conformance;
 mod files;
 mod model;
+mod postgres;
 mod upkeep;

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use engine::ports::{AppendError, Batch, Entry, IdemKey, Query, Snapshot, Store, Stored};
+use engine::ports::{
+    AppendError, Batch, Entry, IdemKey, Query, ReadError, Snapshot, Store, Stored,
+};
 use ledger::{Draft, HeadRecord, Kind, LedgerId, StreamHead, View, seal};
 use types::{Micros, ReceiptId, StreamName};
 
@@ -82,6 +84,19 @@ impl Author {
         Author { ledger: store.identity().ledger, head, heads, clock: EPOCH.max(head.at.0) }
     }
 
+    /// Looks again where some streams and the writer's log stand.
+    pub fn catch_up(&mut self, store: &dyn Store, names: &[StreamName]) -> Result<(), ReadError> {
+        self.head = store.head()?;
+        for name in names {
+            let query = Query { stream: Some(name.clone()), before_pos: None, scan_limit: 1 };
+            match store.query(&query)?.first() {
+                Some(newest) => self.heads.insert(name.clone(), head_of(newest)),
+                None => self.heads.remove(name),
+            };
+        }
+        Ok(())
+    }
+
     /// Seals drafts into one batch and believes in it at once.
     pub fn batch(&mut self, drafts: &[(&StreamName, Draft)]) -> Batch {
         let before = self.head;
@@ -90,8 +105,9 @@ impl Author {
     }
 
     fn entry(&mut self, name: &StreamName, draft: &Draft) -> Entry {
-        self.clock += 1;
         let head = self.heads.get(name).copied().unwrap_or(StreamHead::EMPTY);
+        // Another writer's clock may be ahead.
+        self.clock = self.clock.max(head.last_at.0) + 1;
         let sealed = seal(&self.ledger, name, &head, Micros(self.clock), draft).unwrap();
         self.heads.insert(name.clone(), head.after(&sealed));
         self.head = self.head.after(sealed.hash, sealed.at);

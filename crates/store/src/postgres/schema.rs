@@ -1,0 +1,103 @@
+//! The tables, and the function that appends.
+//!
+//! Owns: every CREATE, the format version, who the ledger is. Refuses to know: what is written when.
+
+use std::time::Instant;
+
+use engine::ports::Identity;
+use ledger::LedgerId;
+
+use super::error::{ConnectError, Failure};
+use super::link::{CALL_TIMEOUT, Link, Session};
+
+/// The format that this program reads and writes; in `meta` as text.
+pub(super) const FORMAT: &str = "1";
+
+/// Keeps a second creator waiting; the number says nothing.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(6108116097)";
+
+const TABLES: &str = include_str!("schema.sql");
+
+/// What one look at the database says.
+const LOOK: &str = "
+SELECT to_regclass('meta') IS NOT NULL AS has_meta,
+    to_regclass('receipts') IS NOT NULL AS has_receipts,
+    current_setting('server_encoding') AS encoding";
+
+const META: &str = "SELECT value FROM meta WHERE name = $1";
+
+/// Reads who the ledger is, after it was created where `create` is set and nothing is there.
+pub(super) fn identity(
+    link: &Link,
+    session: &mut Session,
+    create: bool,
+) -> Result<Identity, ConnectError> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let look = async |session: &mut Session| {
+        let row = session.client.query_one(LOOK, &[]).await?;
+        let found: (bool, bool, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok::<_, Failure>(found)
+    };
+    let cannot_look = || ConnectError::from("look for the ledger's tables");
+    let (mut has_meta, has_receipts, encoding) =
+        link.wait(deadline, look(session)).map_err(cannot_look())?;
+    if encoding != "UTF8" {
+        return Err(ConnectError::Encoding { found: encoding });
+    }
+    if !has_meta && has_receipts {
+        return Err(ConnectError::Foreign);
+    }
+    if !has_meta && create {
+        self::create(link, session)?;
+        has_meta = true;
+    }
+    if !has_meta {
+        return Err(ConnectError::Missing);
+    }
+    let read = ConnectError::from("read the ledger's identity");
+    let (format, ledger, secret) = link
+        .wait(deadline, async {
+            Ok((
+                meta(session, "format").await?,
+                meta(session, "ledger").await?,
+                meta(session, "secret").await?,
+            ))
+        })
+        .map_err(read)?;
+    let Some(format) = format else { return Err(ConnectError::Foreign) };
+    if format != FORMAT.as_bytes() {
+        let found = String::from_utf8_lossy(&format).into_owned();
+        return Err(ConnectError::Format { found, known: FORMAT });
+    }
+    let sized = || {
+        let ledger = LedgerId(ledger?.try_into().ok()?);
+        Some(Identity { ledger, secret: secret?.try_into().ok()? })
+    };
+    sized().ok_or(ConnectError::Foreign)
+}
+
+async fn meta(session: &mut Session, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let row = session.client.query_opt(META, &[&name]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Creates tables and identity in one transaction, unless another creator was faster.
+fn create(link: &Link, session: &mut Session) -> Result<(), ConnectError> {
+    let mut random = [0; 48];
+    getrandom::fill(&mut random).map_err(ConnectError::Entropy)?;
+    let (ledger, secret) = random.split_at(16);
+    let work = async {
+        let tx = session.client.transaction().await?;
+        tx.batch_execute(LOCK).await?;
+        let made: bool = tx.query_one(LOOK, &[]).await?.try_get(0)?;
+        if !made {
+            tx.batch_execute(TABLES).await?;
+            let insert = "INSERT INTO meta (name, value) VALUES
+                ('format', $1), ('ledger', $2), ('secret', $3)";
+            tx.execute(insert, &[&FORMAT.as_bytes(), &ledger, &secret]).await?;
+        }
+        Ok(tx.commit().await?)
+    };
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    link.wait(deadline, work).map_err(ConnectError::from("create the ledger's tables"))
+}
