@@ -80,6 +80,7 @@ pub(crate) struct FaultStore {
     fatal: AtomicBool,
     pub(crate) appends_gate: Gate,
     pub(crate) reads_gate: Gate,
+    pub(crate) keys_gate: Gate,
     pub(crate) appends: AtomicU64,
     /// Conflicts that the store itself found.
     pub(crate) conflicts: AtomicU64,
@@ -99,6 +100,7 @@ impl FaultStore {
             fatal: AtomicBool::new(false),
             appends_gate: Gate::default(),
             reads_gate: Gate::default(),
+            keys_gate: Gate::default(),
             appends: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
             key_lookups: AtomicU64::new(0),
@@ -236,6 +238,7 @@ impl Store for FaultStore {
 
     fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {
         self.key_lookups.fetch_add(keys.len() as u64, Ordering::SeqCst);
+        self.keys_gate.pass();
         self.check(Reading::Keys)?;
         let mut found = self.inner.find_keys(keys)?;
         found.iter_mut().flatten().for_each(|stored| self.altered(stored));
