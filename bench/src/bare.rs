@@ -44,7 +44,6 @@ struct Receipt {
     hash: [u8; 32],
     chain_hash: [u8; 32],
     core: String,
-    key: Option<[u8; 16]>,
 }
 
 impl Rows {
@@ -69,16 +68,9 @@ impl Rows {
                 hash: row.get(3)?,
                 chain_hash: row.get(4)?,
                 core: row.get(5)?,
-                key: None,
             })
         };
-        let mut receipts = all.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut keys = conn.prepare("SELECT key, pos FROM keys")?;
-        let mut found = keys.query([])?;
-        while let Some(row) = found.next()? {
-            let place = usize::try_from(row.get::<_, i64>(1)? - 1)?;
-            receipts.get_mut(place).context("a key without a receipt")?.key = Some(row.get(0)?);
-        }
+        let receipts = all.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Rows { receipts, streams })
     }
 
@@ -130,12 +122,12 @@ fn fill(conn: &mut Connection, rows: &Rows, groups: &[Group], restart: &AtomicBo
         "INSERT INTO receipts (pos, stream, seq, id, hash, chain_hash, core)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    let mut key = conn.prepare("INSERT INTO keys (key, pos) VALUES (?1, ?2)")?;
+    let mut find = conn.prepare("INSERT INTO finds (hash, pos) VALUES (?1, ?2)")?;
     let mut snapshot = conn.prepare(
         "INSERT OR REPLACE INTO snapshots (stream, seq, hash, at, state)
         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    let mut head = conn.prepare("UPDATE head SET size = ?1, root = ?2, at = ?3")?;
+    let mut head = conn.prepare("UPDATE head SET size = ?1, root = ?2, at = ?3, indexed = ?1")?;
     let (mut pos, mut known) = (0_i64, 0);
     for group in groups {
         if restart.swap(false, Ordering::AcqRel) {
@@ -144,7 +136,7 @@ fn fill(conn: &mut Connection, rows: &Rows, groups: &[Group], restart: &AtomicBo
             conn.busy_timeout(BUSY_TIMEOUT)?;
         }
         begin.execute([])?;
-        for _ in 0..group.receipts {
+        for key in &group.keys {
             let row = &rows.receipts[usize::try_from(pos)?];
             pos += 1;
             if row.stream > known {
@@ -153,8 +145,9 @@ fn fill(conn: &mut Connection, rows: &Rows, groups: &[Group], restart: &AtomicBo
             }
             let (id, hash, chain_hash) = (&row.id[..], &row.hash[..], &row.chain_hash[..]);
             receipt.execute(params![pos, row.stream, row.seq, id, hash, chain_hash, row.core])?;
-            if let Some(bytes) = &row.key {
-                key.execute(params![&bytes[..], pos])?;
+            find.execute(params![id, pos])?;
+            if let Some(key) = key {
+                find.execute(params![&key[..], pos])?;
             }
         }
         for kept in &group.snapshots {

@@ -231,9 +231,10 @@ fn doctor(dir: &Path) -> anyhow::Result<bool> {
     say(&format!("database {database} bytes, write-ahead log {wal} bytes"));
     found.damages.iter().for_each(|damage| say(&format!("✗ {damage}")));
     found.head_fault.iter().for_each(|fault| say(&format!("✗ {fault}")));
+    found.finds_faults.iter().for_each(|fault| say(&format!("✗ {fault}")));
     for (what, count) in [
         ("unreadable receipts", found.unreadable),
-        ("wrong idempotency keys", found.keys_wrong),
+        ("wrong entries of the index", found.finds_wrong),
         ("wrong unsettled attempts", found.attempts_wrong),
     ] {
         say(&format!("{} {what}: {count}", if count == 0 { "✓" } else { "✗" }));

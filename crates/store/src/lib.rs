@@ -15,6 +15,8 @@
 mod copies;
 mod doctor;
 mod files;
+mod finds;
+mod fresh;
 mod pool;
 pub mod postgres;
 mod projections;

@@ -1,7 +1,7 @@
 //! The projections, derived again from receipt bytes.
 //!
 //! Owns: which receipt answers a key and which attempt is unsettled, as read from bytes; the
-//! rebuilding of all projections. Refuses to know: when something is due; whoever folds knows.
+//! rebuilding of all projections and of the index. Refuses to know: when something is due; whoever folds knows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,9 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use types::hash::hex_decode;
 use types::{Micros, ReceiptId, StreamName};
 
+use crate::fresh::Name;
 use crate::reader::Names;
-use crate::{OpenError, Options, SqliteStore, Synchronous};
+use crate::{OpenError, Options, SqliteStore, Synchronous, finds};
 
 /// Folds every stream, to say what is due afterwards.
 pub trait StreamFold {
@@ -29,7 +30,7 @@ pub trait StreamFold {
 pub struct Rebuilt {
     /// Receipts read.
     pub receipts: u64,
-    /// Receipts that could not be read, and therefore left nothing behind.
+    /// Receipts that could not be read, and therefore left nothing behind but their ids.
     pub unreadable: u64,
     /// Idempotency keys.
     pub keys: u64,
@@ -75,9 +76,9 @@ impl Open {
     }
 }
 
-/// Throws away keys, unsettled attempts, due times and snapshots of the ledger in `dir` and makes
-/// the first three again from its receipts, in one transaction. Needs the ledger for itself, and
-/// 24 bytes of memory for each receipt with a key. Receipts are only read.
+/// Throws away the index, unsettled attempts, due times and snapshots of the ledger in `dir` and
+/// makes the first three again from its receipts, in one transaction. Needs the ledger for itself,
+/// and 24 bytes of memory for each receipt and for each key. Receipts are only read.
 ///
 /// # Errors
 /// As [`SqliteStore::open`]; nothing is changed then.
@@ -94,16 +95,15 @@ pub fn rebuild(dir: &Path, folds: &mut dyn StreamFold) -> Result<Rebuilt, OpenEr
 fn rebuild_all(conn: &mut Connection, folds: &mut dyn StreamFold) -> rusqlite::Result<Rebuilt> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute_batch(
-        "DELETE FROM keys; DELETE FROM attempts; DELETE FROM due; DELETE FROM snapshots;",
+        "DELETE FROM finds; DELETE FROM attempts; DELETE FROM due; DELETE FROM snapshots;",
     )?;
     let mut rebuilt = Rebuilt { receipts: 0, unreadable: 0, keys: 0, attempts: 0, due: 0 };
-    let mut keys = Vec::new();
+    let mut names = Vec::new();
     let mut open = Open::default();
-    fold_all(&tx, folds, &mut rebuilt, &mut keys, &mut open)?;
+    fold_all(&tx, folds, &mut rebuilt, &mut names, &mut open)?;
 
-    write_keys(&tx, &mut keys)?;
+    write_finds(&tx, &mut names)?;
     write_attempts(&tx, &open)?;
-    rebuilt.keys = keys.len() as u64;
     rebuilt.attempts = open.0.len() as u64;
     rebuilt.due = write_due(&tx, &folds.due())?;
     tx.commit()?;
@@ -114,35 +114,38 @@ fn fold_all(
     conn: &Connection,
     folds: &mut dyn StreamFold,
     rebuilt: &mut Rebuilt,
-    keys: &mut Vec<(IdemKey, u64)>,
+    names: &mut Vec<(Name, u64)>,
     open: &mut Open,
 ) -> rusqlite::Result<()> {
-    let names = Names::load(conn)?;
+    let streams = Names::load(conn)?;
     let mut receipts = conn.prepare("SELECT pos, id, core, stream FROM receipts ORDER BY pos")?;
     let mut found = receipts.query([])?;
     while let Some(row) = found.next()? {
         let pos = crate::rows::unsigned(row, 0)?;
         let core = row.get_ref(2)?.as_bytes()?;
         rebuilt.receipts += 1;
-        let (Some(traces), Some(stream)) = (Traces::of(core), names.get(row.get(3)?)) else {
+        names.extend(finds::id(row, 1)?.map(|id| (id, pos)));
+        let (Some(traces), Some(stream)) = (Traces::of(core), streams.get(row.get(3)?)) else {
             rebuilt.unreadable += 1;
             continue;
         };
         open.take(pos, ReceiptId(row.get(1)?), &traces);
-        keys.extend(traces.key.map(|key| (key, pos)));
+        names.extend(traces.key.map(|key| (key, pos)));
+        rebuilt.keys += u64::from(traces.key.is_some());
         folds.apply(stream, core);
     }
     Ok(())
 }
 
-fn write_keys(conn: &Connection, keys: &mut Vec<(IdemKey, u64)>) -> rusqlite::Result<()> {
-    // Sorted, so that the tree grows at its end; stable, so that a key's first receipt keeps it.
-    keys.sort_by_key(|(key, _)| *key);
-    keys.dedup_by_key(|(key, _)| *key);
-    let mut insert = conn.prepare("INSERT INTO keys (key, pos) VALUES (?1, ?2)")?;
-    for (key, pos) in keys {
-        insert.execute(params![&key[..], pos.cast_signed()])?;
+fn write_finds(conn: &Connection, names: &mut Vec<(Name, u64)>) -> rusqlite::Result<()> {
+    // Sorted, so that the tree grows at its end; stable, so that a name's first receipt keeps it.
+    names.sort_by_key(|(name, _)| *name);
+    names.dedup_by_key(|(name, _)| *name);
+    let mut insert = conn.prepare("INSERT INTO finds (hash, pos) VALUES (?1, ?2)")?;
+    for (name, pos) in names {
+        insert.execute(params![&name[..], pos.cast_signed()])?;
     }
+    conn.execute("UPDATE head SET indexed = size", [])?;
     Ok(())
 }
 

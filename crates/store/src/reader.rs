@@ -16,9 +16,10 @@ use crate::{OpenError, files, rows, schema};
 const ALL: &str = "
 SELECT pos, seq, id, hash, chain_hash, core, stream FROM receipts ORDER BY pos";
 
+// Through all rows: the newest names are in the memory of whoever writes, and only rows tell all.
 const OF_STREAM: &str = "
 SELECT pos, seq, id, hash, chain_hash, core, stream FROM receipts
-WHERE stream = ?1 ORDER BY seq";
+WHERE stream = ?1 ORDER BY pos";
 
 /// A read-only view of a ledger on disk as it was at one moment. Takes no lock; while it exists
 /// the write-ahead log of a running service cannot shrink.

@@ -8,29 +8,16 @@ use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Params, Row, params};
 use types::{Hash, Micros, ReceiptId, StreamName};
 
-const BY_PLACE: &str = "
-SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core FROM receipts r
-WHERE r.stream = (SELECT no FROM streams WHERE name = ?1) AND r.seq >= ?2
-ORDER BY r.seq LIMIT ?3";
+use crate::finds::Look;
 
-const BY_ID: &str = "
+const BY_POS: &str = "
 SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core, s.name
-FROM receipts r CROSS JOIN streams s ON s.no = r.stream WHERE r.id = ?1";
-
-const BY_KEY: &str = "
-SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core, s.name
-FROM keys k CROSS JOIN receipts r ON r.pos = k.pos CROSS JOIN streams s ON s.no = r.stream
-WHERE k.key = ?1";
+FROM receipts r CROSS JOIN streams s ON s.no = r.stream WHERE r.pos = ?1";
 
 const NEWEST: &str = "
 SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core, s.name
 FROM receipts r CROSS JOIN streams s ON s.no = r.stream
 WHERE r.pos < ?1 ORDER BY r.pos DESC LIMIT ?2";
-
-// Within a stream the order of positions is the order of seq, and seq is what the index holds.
-const NEWEST_OF_STREAM: &str = "
-SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core FROM receipts r
-WHERE r.stream = ?1 AND r.seq < ?2 AND r.pos < ?3 ORDER BY r.seq DESC LIMIT ?4";
 
 const UNSETTLED: &str = "
 SELECT r.pos, r.seq, r.id, r.hash, r.chain_hash, r.core, s.name
@@ -44,6 +31,10 @@ WHERE d.at <= ?1 ORDER BY d.at, d.stream LIMIT ?2";
 const SNAPSHOT: &str = "
 SELECT n.seq, n.hash, n.at, n.state FROM snapshots n
 WHERE n.stream = (SELECT no FROM streams WHERE name = ?1)";
+
+/// Places of a stream that are looked up at once: few at first, since most reads are of a short tail.
+const PLACES_MIN: u64 = 8;
+const PLACES_MAX: u64 = 256;
 
 /// Sorts a failed read into the port's two kinds.
 pub(crate) fn read_error(error: &rusqlite::Error) -> ReadError {
@@ -83,21 +74,17 @@ pub(crate) fn stream_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Stre
     })
 }
 
-/// The columns every receipt query begins with.
-fn stored(row: &Row<'_>, stream: StreamName) -> rusqlite::Result<Stored> {
+/// The columns of every receipt query.
+fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     Ok(Stored {
         pos: unsigned(row, 0)?,
-        stream,
+        stream: stream_name(row, 6)?,
         seq: unsigned(row, 1)?,
         id: ReceiptId(row.get(2)?),
         hash: Hash(row.get(3)?),
         chain_hash: Hash(row.get(4)?),
         core: row.get_ref(5)?.as_bytes()?.to_vec(),
     })
-}
-
-fn stored_named(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    stored(row, stream_name(row, 6)?)
 }
 
 fn all<T, P: Params>(
@@ -138,52 +125,130 @@ pub(crate) fn snapshot(
 }
 
 /// [`engine::ports::Store::read`].
+///
+/// A stream ends where two places in a row lead nowhere. Behind one that does, or whose row is gone,
+/// a row was removed by hand: what follows is given, so that a fold sees the broken link.
 pub(crate) fn read(
-    conn: &Connection,
+    look: &Look<'_>,
     stream: &StreamName,
     from_seq: u64,
     rows_max: usize,
 ) -> rusqlite::Result<Vec<Stored>> {
-    let from_seq = i64::try_from(from_seq).unwrap_or(i64::MAX);
-    let params = params![stream.as_str(), from_seq, limit(rows_max)];
-    all(conn.prepare_cached(BY_PLACE)?, params, |row| stored(row, stream.clone()))
+    let mut found = Vec::new();
+    let (mut next, mut nowhere) = (from_seq, 0);
+    let mut places = PLACES_MIN.min(rows_max as u64);
+    while found.len() < rows_max && nowhere < 2 && next < u64::MAX {
+        let end = next.saturating_add(places);
+        each_place(look, stream, next..end, |led, stored| {
+            nowhere = if led { 0 } else { nowhere + 1 };
+            found.extend(stored);
+            found.len() < rows_max && nowhere < 2
+        })?;
+        next = end;
+        places = PLACES_MAX.min(places * 2);
+    }
+    Ok(found)
 }
 
 /// [`engine::ports::Store::find`].
-pub(crate) fn find(conn: &Connection, id: ReceiptId) -> rusqlite::Result<Option<Stored>> {
-    conn.prepare_cached(BY_ID)?.query_row([&id.0[..]], stored_named).optional()
+pub(crate) fn find(look: &Look<'_>, id: ReceiptId) -> rusqlite::Result<Option<Stored>> {
+    let mut found = None;
+    look.each(&[id.0], |conn, pos| {
+        found = at(conn, pos)?.filter(|stored| stored.id == id);
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
 /// [`engine::ports::Store::find_keys`].
 pub(crate) fn find_keys(
-    conn: &Connection,
+    look: &Look<'_>,
     keys: &[IdemKey],
 ) -> rusqlite::Result<Vec<Option<Stored>>> {
-    // One snapshot for all keys; also, each statement on its own would lock and unlock the index.
-    let tx = conn.unchecked_transaction()?;
-    let mut statement = tx.prepare_cached(BY_KEY)?;
-    keys.iter().map(|key| statement.query_row([&key[..]], stored_named).optional()).collect()
+    let mut found = Vec::with_capacity(keys.len());
+    look.each(keys, |conn, pos| {
+        found.push(at(conn, pos)?);
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
-/// [`engine::ports::Store::query`].
-pub(crate) fn query(conn: &Connection, query: &Query) -> rusqlite::Result<Vec<Stored>> {
-    let before_pos = query.before_pos.and_then(|pos| i64::try_from(pos).ok()).unwrap_or(i64::MAX);
-    let rows_max = limit(query.scan_limit);
-    let Some(stream) = &query.stream else {
-        return all(conn.prepare_cached(NEWEST)?, params![before_pos, rows_max], stored_named);
+/// The row at a position, if there is one.
+fn at(conn: &Connection, pos: Option<u64>) -> rusqlite::Result<Option<Stored>> {
+    let Some(pos) = pos else { return Ok(None) };
+    conn.prepare_cached(BY_POS)?.query_row([pos.cast_signed()], stored).optional()
+}
+
+/// Tells `take` for each place whether it leads anywhere, and to which receipt, until it says
+/// false. A row that is filed elsewhere by now counts as gone.
+fn each_place(
+    look: &Look<'_>,
+    stream: &StreamName,
+    seqs: impl Iterator<Item = u64> + Clone,
+    mut take: impl FnMut(bool, Option<Stored>) -> bool,
+) -> rusqlite::Result<()> {
+    let names: Vec<_> = seqs.clone().map(|seq| look.place(stream, seq)).collect();
+    let mut seqs = seqs;
+    look.each(&names, |conn, pos| {
+        let seq = seqs.next();
+        let here = |stored: &Stored| Some(stored.seq) == seq && stored.stream == *stream;
+        Ok(take(pos.is_some(), at(conn, pos)?.filter(here)))
+    })
+}
+
+/// The newest place of a stream that leads anywhere: by steps that double, then by halves. One row
+/// that was removed by hand does not make the stream look shorter.
+fn newest_seq(look: &Look<'_>, stream: &StreamName) -> rusqlite::Result<Option<u64>> {
+    let reaches = |seq: u64| {
+        Ok::<_, rusqlite::Error>(
+            look.has(look.place(stream, seq))? || look.has(look.place(stream, seq + 1))?,
+        )
     };
-    let number = "SELECT no FROM streams WHERE name = ?1";
-    let number: Option<i64> =
-        conn.prepare_cached(number)?.query_row([stream.as_str()], |row| row.get(0)).optional()?;
-    let Some(number) = number else { return Ok(Vec::new()) };
-    // A cursor is normally a row of this stream, and then the index leads straight to its page.
-    let before_seq = "SELECT seq FROM receipts WHERE pos = ?1 AND stream = ?2";
-    let before_seq: Option<i64> = conn
-        .prepare_cached(before_seq)?
-        .query_row([before_pos, number], |row| row.get(0))
-        .optional()?;
-    let params = params![number, before_seq.unwrap_or(i64::MAX), before_pos, rows_max];
-    all(conn.prepare_cached(NEWEST_OF_STREAM)?, params, |row| stored(row, stream.clone()))
+    if !reaches(0)? {
+        return Ok(None);
+    }
+    let (mut low, mut step) = (0, 1);
+    while reaches(low + step)? {
+        low += step;
+        step *= 2;
+    }
+    let mut high = low + step;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if reaches(middle)? {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(Some(low))
+}
+
+/// [`engine::ports::Store::query`] over all streams.
+pub(crate) fn query_all(conn: &Connection, query: &Query) -> rusqlite::Result<Vec<Stored>> {
+    let before_pos = query.before_pos.and_then(|pos| i64::try_from(pos).ok()).unwrap_or(i64::MAX);
+    all(conn.prepare_cached(NEWEST)?, params![before_pos, limit(query.scan_limit)], stored)
+}
+
+/// [`engine::ports::Store::query`] of one stream. Within a stream the order of positions is the
+/// order of seq.
+pub(crate) fn query_stream(
+    look: Look<'_>,
+    stream: &StreamName,
+    query: &Query,
+) -> rusqlite::Result<Vec<Stored>> {
+    let (look, rows_max) = (look.before(query.before_pos.unwrap_or(u64::MAX)), query.scan_limit);
+    let mut found = Vec::new();
+    let mut end = newest_seq(&look, stream)?.map_or(0, |newest| newest + 1);
+    while end > 0 && found.len() < rows_max {
+        let start = end.saturating_sub(PLACES_MAX.min((rows_max - found.len()) as u64));
+        each_place(&look, stream, (start..end).rev(), |_, stored| {
+            found.extend(stored);
+            true
+        })?;
+        end = start;
+    }
+    Ok(found)
 }
 
 /// [`engine::ports::Store::due`].
@@ -197,5 +262,5 @@ pub(crate) fn due(
 
 /// [`engine::ports::Store::unsettled`].
 pub(crate) fn unsettled(conn: &Connection, rows_max: usize) -> rusqlite::Result<Vec<Stored>> {
-    all(conn.prepare_cached(UNSETTLED)?, [limit(rows_max)], stored_named)
+    all(conn.prepare_cached(UNSETTLED)?, [limit(rows_max)], stored)
 }

@@ -14,7 +14,7 @@ use crate::OpenError;
 use crate::sqlite::Synchronous;
 
 /// `user_version` of the files that this program reads and writes.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 
 /// Bytes of one page: the default of the library, on which the WAL limits are computed.
 pub(crate) const PAGE_BYTES: u64 = 4096;
@@ -30,6 +30,8 @@ const READER_CACHE_KIB: i64 = 2 << 10;
 const STATEMENTS: usize = 32;
 
 // `core` stands last: it may spill to overflow pages, and whoever reads hashes need not follow it.
+// Receipts are only appended to and have no index of their own: `finds` leads to them, once it has
+// been filled up to `head.indexed`.
 const TABLES: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -40,7 +42,8 @@ CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     size INTEGER NOT NULL,
     root BLOB NOT NULL,
-    at INTEGER NOT NULL
+    at INTEGER NOT NULL,
+    indexed INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE streams (
@@ -57,11 +60,9 @@ CREATE TABLE receipts (
     chain_hash BLOB NOT NULL,
     core TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX receipts_place ON receipts (stream, seq);
-CREATE UNIQUE INDEX receipts_id ON receipts (id);
 
-CREATE TABLE keys (
-    key BLOB PRIMARY KEY,
+CREATE TABLE finds (
+    hash BLOB PRIMARY KEY,
     pos INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -196,7 +197,8 @@ pub(crate) fn create(conn: &mut Connection) -> Result<(), OpenError> {
         let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
         tx.execute(insert, params!["ledger", &random[..16]])?;
         tx.execute(insert, params!["secret", &random[16..]])?;
-        let head = "INSERT INTO head (one, size, root, at) VALUES (1, 0, zeroblob(32), 0)";
+        let head = "INSERT INTO head (one, size, root, at, indexed)
+            VALUES (1, 0, zeroblob(32), 0, 0)";
         tx.execute(head, [])?;
         tx.pragma_update(None, "user_version", FORMAT)?;
         tx.commit()

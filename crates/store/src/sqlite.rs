@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use engine::ports::{
@@ -18,6 +18,8 @@ use rusqlite::Connection;
 use types::{Hash, Micros, ReceiptId, StreamName};
 
 use crate::files::{self, HeadFile, Lock, Place};
+use crate::finds::{self, Look};
+use crate::fresh::Fresh;
 use crate::pool::{Pool, READERS};
 use crate::writer::Writer;
 use crate::{OpenError, rows, schema};
@@ -70,6 +72,8 @@ pub struct SqliteStore {
     // Closed before the writer, whose connection goes last and so removes the WAL.
     disk: Option<Disk>,
     writer: Mutex<Writer>,
+    /// What the index does not have yet.
+    fresh: Arc<RwLock<Fresh>>,
     identity: Identity,
     opened: Opened,
 }
@@ -142,13 +146,11 @@ impl SqliteStore {
             .and_then(|()| head_file.sync())
             .and_then(|()| files::sync_dir(dir))
             .map_err(OpenError::io("write the head file"))?;
+        let fresh = finds::load(&conn, head.size)
+            .map_err(OpenError::sql("read what the index does not have"))?;
         let disk = Disk::open(dir, head_file, lock, options.synchronous)?;
-        Ok(SqliteStore {
-            disk: Some(disk),
-            writer: Mutex::new(Writer::new(conn, identity.ledger)),
-            identity,
-            opened: Opened { created, head_rewritten, wal_recovered },
-        })
+        let opened = Opened { created, head_rewritten, wal_recovered };
+        Ok(SqliteStore::new(Some(disk), conn, fresh, identity, opened))
     }
 
     /// A new ledger that is gone with the process.
@@ -159,12 +161,20 @@ impl SqliteStore {
         let mut conn = schema::open_memory()?;
         schema::create(&mut conn)?;
         let identity = schema::identity(&conn)?;
-        Ok(SqliteStore {
-            disk: None,
-            writer: Mutex::new(Writer::new(conn, identity.ledger)),
-            identity,
-            opened: Opened { created: true, head_rewritten: false, wal_recovered: false },
-        })
+        let opened = Opened { created: true, head_rewritten: false, wal_recovered: false };
+        Ok(SqliteStore::new(None, conn, Fresh::new(0), identity, opened))
+    }
+
+    fn new(
+        disk: Option<Disk>,
+        conn: Connection,
+        fresh: Fresh,
+        identity: Identity,
+        opened: Opened,
+    ) -> SqliteStore {
+        let fresh = Arc::new(RwLock::new(fresh));
+        let writer = Mutex::new(Writer::new(conn, identity.ledger, Arc::clone(&fresh)));
+        SqliteStore { disk, writer, fresh, identity, opened }
     }
 
     /// What was found on opening.
@@ -200,6 +210,14 @@ impl SqliteStore {
         }
     }
 
+    /// Moves receipts into the index in generations of so many names from now on: for tests, so
+    /// that few receipts cross every border.
+    #[doc(hidden)]
+    pub fn set_generation(&self, names: usize) {
+        let mut fresh = self.fresh.write().unwrap_or_else(PoisonError::into_inner);
+        fresh.set_generation(names);
+    }
+
     /// The connection that writes, for work that needs the whole ledger to itself.
     pub(crate) fn with_writer<T>(&self, work: impl FnOnce(&mut Connection) -> T) -> T {
         work(&mut self.writer().conn)
@@ -208,6 +226,11 @@ impl SqliteStore {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         // A panic inside leaves a transaction that the next BEGIN refuses, not half a batch.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is committed when the connection that is lent asks.
+    fn look<'a>(&'a self, conn: &'a Connection) -> Look<'a> {
+        Look::new(conn, &self.fresh, self.identity.ledger)
     }
 
     fn read_with<T>(
@@ -341,22 +364,25 @@ impl Store for SqliteStore {
         from_seq: u64,
         limit: usize,
     ) -> Result<Vec<Stored>, ReadError> {
-        self.read_with(|conn| rows::read(conn, stream, from_seq, limit))
+        self.read_with(|conn| rows::read(&self.look(conn), stream, from_seq, limit))
     }
 
     fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError> {
-        self.read_with(|conn| rows::find(conn, id))
+        self.read_with(|conn| rows::find(&self.look(conn), id))
     }
 
     fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.decide_with(|conn| rows::find_keys(conn, keys))
+        self.decide_with(|conn| rows::find_keys(&self.look(conn), keys))
     }
 
     fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {
-        self.read_with(|conn| rows::query(conn, query))
+        self.read_with(|conn| match &query.stream {
+            Some(stream) => rows::query_stream(self.look(conn), stream, query),
+            None => rows::query_all(conn, query),
+        })
     }
 
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
@@ -422,8 +448,14 @@ pub(crate) fn check_table(conn: &Connection, identity: Identity) -> Result<HeadR
     let have = conn
         .query_row(last, [], |row| rows::unsigned(row, 0))
         .map_err(OpenError::sql("read the last position"))?;
+    let indexed = conn
+        .query_row("SELECT indexed FROM head", [], |row| rows::unsigned(row, 0))
+        .map_err(OpenError::sql("read how far the index reaches"))?;
     match have.cmp(&head.size) {
         std::cmp::Ordering::Less => Err(OpenError::Truncated { have, expected: head.size }),
+        std::cmp::Ordering::Equal if indexed > head.size => {
+            Err(OpenError::Altered { what: "its index reaches behind its head" })
+        }
         std::cmp::Ordering::Equal => Ok(head),
         std::cmp::Ordering::Greater => {
             Err(OpenError::Altered { what: "there are receipts behind its head" })

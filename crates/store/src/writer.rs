@@ -7,29 +7,41 @@
 //! synced. There is no state between.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::ports::{AppendError, Batch};
-use ledger::{HeadRecord, LedgerId};
+use ledger::{HeadRecord, LedgerId, Sealed};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ffi, params};
 use types::StreamName;
 
-use crate::{rows, schema};
+use crate::fresh::{Fresh, Name};
+use crate::{finds, rows, schema};
 
-/// Stream numbers remembered; behind these the table is asked again.
+/// Streams remembered; behind these the tables are asked again.
 const STREAMS_CACHED: usize = 65_536;
 
 pub(crate) struct Writer {
     pub(crate) conn: Connection,
     ledger: LedgerId,
-    streams: HashMap<StreamName, i64>,
+    streams: HashMap<StreamName, Known>,
+    /// Changed here only, and only after a commit.
+    fresh: Arc<RwLock<Fresh>>,
     /// Why nothing may be written any more.
     failed: Option<String>,
 }
 
+/// What is remembered of a stream.
+struct Known {
+    number: i64,
+    /// The first free place. `None` until it was looked for: from then on the stream grows here only.
+    end: Option<u64>,
+}
+
 /// Why a transaction was given up before its COMMIT.
 enum Stopped {
-    Stale,
+    /// The ledger has moved on, or a place or key is taken.
+    Conflict,
     Sql(rusqlite::Error),
 }
 
@@ -40,8 +52,8 @@ impl From<rusqlite::Error> for Stopped {
 }
 
 impl Writer {
-    pub(crate) fn new(conn: Connection, ledger: LedgerId) -> Writer {
-        Writer { conn, ledger, streams: HashMap::new(), failed: None }
+    pub(crate) fn new(conn: Connection, ledger: LedgerId, fresh: Arc<RwLock<Fresh>>) -> Writer {
+        Writer { conn, ledger, streams: HashMap::new(), fresh, failed: None }
     }
 
     /// True when a failure left it open what the disk holds.
@@ -60,20 +72,27 @@ impl Writer {
         if let Some(why) = &self.failed {
             return Err(AppendError::Fatal(why.clone()));
         }
-        match self.fill(batch) {
-            Ok(()) => {}
-            Err(Stopped::Stale) => {
+        let moved = match self.fill(batch) {
+            Ok(moved) => moved,
+            Err(Stopped::Conflict) => {
                 return Err(self.give_up(AppendError::Conflict { streams: Vec::new() }));
             }
             Err(Stopped::Sql(error)) => {
                 let meaning = self.meaning(&error);
                 return Err(self.give_up(meaning));
             }
+        };
+        if let Err(error) = self.run("COMMIT") {
+            self.settle(batch, &error)?;
         }
-        match self.run("COMMIT") {
-            Ok(()) => Ok(()),
-            Err(error) => self.settle(batch, &error),
-        }
+        self.remember(batch, moved);
+        Ok(())
+    }
+
+    /// Makes a batch that was kept visible: its receipts are found from here on.
+    fn remember(&self, batch: &Batch, moved: usize) {
+        let mut fresh = self.fresh.write().unwrap_or_else(PoisonError::into_inner);
+        fresh.commit(moved, names(batch), batch.after.size);
     }
 
     /// Copies what is left of the WAL, so that the next write starts it over. Readers that still
@@ -92,15 +111,24 @@ impl Writer {
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
 
-    /// Everything between BEGIN and COMMIT.
-    fn fill(&mut self, batch: &Batch) -> Result<(), Stopped> {
+    /// Everything between BEGIN and COMMIT. Returns how many names went from memory into the index.
+    fn fill(&mut self, batch: &Batch) -> Result<usize, Stopped> {
         self.run("BEGIN IMMEDIATE")?;
         let head = rows::head(&self.conn, self.ledger)?;
         if !same_place(&head, &batch.before) {
-            return Err(Stopped::Stale);
+            return Err(Stopped::Conflict);
         }
-        let Writer { conn, streams, .. } = self;
-        insert_entries(conn, streams, batch)?;
+        let Writer { conn, streams, ledger, fresh, .. } = self;
+        // Not within a batch: where its own receipts end is known from here only.
+        if streams.len() >= STREAMS_CACHED {
+            streams.clear();
+        }
+        // Nobody waits: only this thread ever asks for it alone.
+        let fresh = finds::shared(fresh);
+        let fence = Fence { conn, ledger: *ledger, fresh: &fresh };
+        fence.check_keys(batch)?;
+        insert_entries(&fence, streams, batch)?;
+        let moved = finds::move_some(conn, &fresh, names(batch).count())?;
         for (stream, at) in &batch.due {
             let number = stream_number(conn, streams, stream)?;
             match at {
@@ -121,12 +149,14 @@ impl Writer {
             conn.prepare_cached(sql)?.execute(params)?;
         }
         let after = &batch.after;
-        conn.prepare_cached("UPDATE head SET size = ?1, root = ?2, at = ?3")?.execute(params![
-            after.size.cast_signed(),
-            &after.root.0[..],
-            after.at.0
-        ])?;
-        Ok(())
+        conn.prepare_cached("UPDATE head SET size = ?1, root = ?2, at = ?3, indexed = ?4")?
+            .execute(params![
+                after.size.cast_signed(),
+                &after.root.0[..],
+                after.at.0,
+                fresh.indexed_after(moved).cast_signed()
+            ])?;
+        Ok(moved)
     }
 
     /// Undoes the open transaction and says `why`, or that even this failed.
@@ -175,16 +205,70 @@ impl Writer {
     }
 }
 
+/// The names of a batch, with the positions that they lead to.
+fn names(batch: &Batch) -> impl Iterator<Item = (Name, u64)> {
+    let placed = batch.entries.iter().zip(batch.before.size + 1..);
+    placed.flat_map(|(entry, pos)| {
+        [Some(entry.sealed.id.0), entry.key].into_iter().flatten().map(move |name| (name, pos))
+    })
+}
+
+/// What keeps a place, an id or a key from being given twice (INV-7). No constraint of the database
+/// does: the index is behind.
+struct Fence<'a> {
+    conn: &'a Connection,
+    ledger: LedgerId,
+    fresh: &'a Fresh,
+}
+
+impl Fence<'_> {
+    fn is_taken(&self, name: &Name) -> rusqlite::Result<bool> {
+        Ok(self.fresh.get(name).is_some() || finds::indexed(self.conn, name)?.is_some())
+    }
+
+    fn check_keys(&self, batch: &Batch) -> Result<(), Stopped> {
+        let mut keys: Vec<_> = batch.entries.iter().filter_map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Stopped::Conflict);
+        }
+        for key in &keys {
+            if self.is_taken(key)? {
+                return Err(Stopped::Conflict);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the place, which must be the first free one, and the id, which must be the place's.
+    /// A place behind a gap would be free and yet hide what comes later in the gap, and another id
+    /// would never be found.
+    fn take_place(&self, sealed: &Sealed, end: &mut Option<u64>) -> Result<(), Stopped> {
+        let place = |seq| finds::place(&self.ledger, &sealed.stream, seq);
+        let name = place(sealed.seq);
+        let is_next = match (*end, sealed.seq.checked_sub(1)) {
+            (Some(end), _) => sealed.seq == end,
+            (None, None) => !self.is_taken(&name)?,
+            (None, Some(last)) => !self.is_taken(&name)? && self.is_taken(&place(last))?,
+        };
+        if !is_next || sealed.id.0 != name {
+            return Err(Stopped::Conflict);
+        }
+        *end = Some(sealed.seq + 1);
+        Ok(())
+    }
+}
+
 fn insert_entries(
-    conn: &Connection,
-    streams: &mut HashMap<StreamName, i64>,
+    fence: &Fence<'_>,
+    streams: &mut HashMap<StreamName, Known>,
     batch: &Batch,
-) -> rusqlite::Result<()> {
+) -> Result<(), Stopped> {
+    let conn = fence.conn;
     let mut receipt = conn.prepare_cached(
         "INSERT INTO receipts (pos, stream, seq, id, hash, chain_hash, core)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    let mut key = conn.prepare_cached("INSERT INTO keys (key, pos) VALUES (?1, ?2)")?;
     let mut open = conn.prepare_cached("INSERT INTO attempts (id, pos) VALUES (?1, ?2)")?;
     let mut settle = conn.prepare_cached("DELETE FROM attempts WHERE id = ?1")?;
     let mut pos = batch.before.size.cast_signed();
@@ -192,12 +276,18 @@ fn insert_entries(
         pos += 1;
         let sealed = &entry.sealed;
         let (id, seq) = (&sealed.id.0[..], sealed.seq.cast_signed());
-        let number = stream_number(conn, streams, &sealed.stream)?;
+        let known = known_stream(conn, streams, &sealed.stream)?;
+        fence.take_place(sealed, &mut known.end)?;
         let (hash, chain_hash) = (&sealed.hash.0[..], &sealed.chain_hash.0[..]);
-        receipt.execute(params![pos, number, seq, id, hash, chain_hash, Text(&sealed.core)])?;
-        if let Some(idem) = &entry.key {
-            key.execute(params![&idem[..], pos])?;
-        }
+        receipt.execute(params![
+            pos,
+            known.number,
+            seq,
+            id,
+            hash,
+            chain_hash,
+            Text(&sealed.core)
+        ])?;
         if entry.opens_attempt() {
             open.execute(params![id, pos])?;
         }
@@ -210,27 +300,32 @@ fn insert_entries(
 
 fn stream_number(
     conn: &Connection,
-    streams: &mut HashMap<StreamName, i64>,
+    streams: &mut HashMap<StreamName, Known>,
     name: &StreamName,
 ) -> rusqlite::Result<i64> {
-    if let Some(number) = streams.get(name) {
-        return Ok(*number);
+    known_stream(conn, streams, name).map(|known| known.number)
+}
+
+fn known_stream<'a>(
+    conn: &Connection,
+    streams: &'a mut HashMap<StreamName, Known>,
+    name: &StreamName,
+) -> rusqlite::Result<&'a mut Known> {
+    if !streams.contains_key(name) {
+        let number = conn
+            .prepare_cached("SELECT no FROM streams WHERE name = ?1")?
+            .query_row([name.as_str()], |row| row.get(0))
+            .optional()?;
+        let known = match number {
+            Some(number) => Known { number, end: None },
+            None => {
+                let mut insert = conn.prepare_cached("INSERT INTO streams (name) VALUES (?1)")?;
+                Known { number: insert.insert([name.as_str()])?, end: Some(0) }
+            }
+        };
+        streams.insert(name.clone(), known);
     }
-    let known = conn
-        .prepare_cached("SELECT no FROM streams WHERE name = ?1")?
-        .query_row([name.as_str()], |row| row.get(0))
-        .optional()?;
-    let number = match known {
-        Some(number) => number,
-        None => conn
-            .prepare_cached("INSERT INTO streams (name) VALUES (?1)")?
-            .insert([name.as_str()])?,
-    };
-    if streams.len() >= STREAMS_CACHED {
-        streams.clear();
-    }
-    streams.insert(name.clone(), number);
-    Ok(number)
+    streams.get_mut(name).ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 fn same_place(a: &HeadRecord, b: &HeadRecord) -> bool {
@@ -245,7 +340,7 @@ fn adds_up(batch: &Batch) -> bool {
     same_place(&last, &batch.after)
 }
 
-/// A place, an id or a key that exists already.
+/// A position or an open attempt that exists already.
 fn is_taken(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error().map(|failure| failure.extended_code),
@@ -293,7 +388,7 @@ mod tests {
         let mut conn = schema::open_writer(&path, Synchronous::Full).unwrap();
         schema::create(&mut conn).unwrap();
         let ledger = schema::identity(&conn).unwrap().ledger;
-        Writer::new(conn, ledger)
+        Writer::new(conn, ledger, Arc::new(RwLock::new(Fresh::new(0))))
     }
 
     /// The first batch of a ledger, of `count` receipts.
@@ -389,7 +484,7 @@ mod tests {
             assert!(matches!(outcome, Err(AppendError::Fatal(_))), "{code}");
             assert!(matches!(writer.append(&batch), Err(AppendError::Fatal(_))), "for good");
 
-            let mut writer = Writer::new(writer.conn, writer.ledger);
+            let mut writer = Writer::new(writer.conn, writer.ledger, writer.fresh);
             assert!(matches!(writer.meaning(&failure(code)), AppendError::Fatal(_)), "{code}");
         }
     }

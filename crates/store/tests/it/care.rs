@@ -284,7 +284,7 @@ impl StreamFold for Expiries {
 
 fn dump(dir: &Path) -> Vec<String> {
     let conn = Connection::open(dir.join("ledger.db")).unwrap();
-    let sql = "SELECT 'k ' || hex(key) || ' ' || pos FROM keys
+    let sql = "SELECT 'f ' || hex(hash) || ' ' || pos FROM finds
         UNION ALL SELECT 'a ' || hex(id) || ' ' || pos FROM attempts
         UNION ALL SELECT 'd ' || stream || ' ' || at FROM due ORDER BY 1";
     let mut statement = conn.prepare(sql).unwrap();
@@ -293,6 +293,7 @@ fn dump(dir: &Path) -> Vec<String> {
 
 fn busy_ledger(dir: &Path) {
     let store = open(dir);
+    store.set_generation(50);
     let mut author = Author::of(&store);
     for n in 0..60u8 {
         let name = stream(&format!("tenant-{}", n % 7));
@@ -313,23 +314,27 @@ fn busy_ledger(dir: &Path) {
 fn a_rebuild_gives_what_was_there() {
     let dir = tempfile::tempdir().unwrap();
     busy_ledger(dir.path());
-    let before = dump(dir.path());
-    assert_eq!(before.len(), 60 + 20 + 7);
+    let early = dump(dir.path());
     let healthy = doctor(dir.path()).unwrap();
     assert!(healthy.healthy(), "{healthy:?}");
     assert!(healthy.rows.contains(&("receipts", 220)) && healthy.rows.contains(&("snapshots", 7)));
+    rebuild(dir.path(), &mut Expiries::default()).unwrap();
+    let before = dump(dir.path());
+    assert_eq!(before.len(), 220 + 60 + 20 + 7);
+    assert!(early.len() > 100 && early.iter().all(|line| before.contains(line)));
 
     Connection::open(dir.path().join("ledger.db"))
         .unwrap()
         .execute_batch(
-            "DELETE FROM keys WHERE pos % 2 = 0; UPDATE keys SET pos = pos + 1 WHERE pos = 1;
-            INSERT INTO keys VALUES (x'ff', 1);
+            "DELETE FROM finds WHERE pos % 2 = 0; UPDATE finds SET pos = pos + 1 WHERE pos = 1;
+            INSERT INTO finds VALUES (x'ff', 1);
             DELETE FROM attempts WHERE pos < 20; INSERT INTO attempts VALUES (zeroblob(16), 3);
             DELETE FROM due; INSERT INTO due VALUES (1, 1);",
         )
         .unwrap();
     let ill = doctor(dir.path()).unwrap();
-    assert!(!ill.healthy() && ill.keys_wrong > 2 && ill.attempts_wrong > 1, "{ill:?}");
+    assert!(!ill.healthy() && ill.finds_wrong > 100 && ill.attempts_wrong > 1, "{ill:?}");
+    assert_eq!(ill.finds_faults.len(), 100);
     assert_ne!(dump(dir.path()), before);
 
     let rebuilt = rebuild(dir.path(), &mut Expiries::default()).unwrap();

@@ -241,8 +241,11 @@ fn files_of_others_are_refused() {
     std::fs::copy(head(other.path()), head(dir.path())).unwrap();
     assert!(matches!(refusal(dir.path()), OpenError::Altered { .. }));
 
-    shell(other.path(), "PRAGMA user_version = 2");
-    assert!(matches!(refusal(other.path()), OpenError::Format { found: 2, known: 1 }));
+    for version in [1, 3] {
+        shell(other.path(), &format!("PRAGMA user_version = {version}"));
+        let refused = refusal(other.path());
+        assert!(matches!(refused, OpenError::Format { found, known: 2 } if found == version));
+    }
 
     let foreign = tempfile::tempdir().unwrap();
     shell(foreign.path(), "CREATE TABLE t (x)");

@@ -216,17 +216,22 @@ proptest! {
     fn memory_behaves_like_the_model(
         steps in prop::collection::vec(step(), 1..12),
         page in 1..5usize,
+        generation in 1..20usize,
     ) {
-        play(&SqliteStore::memory().unwrap(), &steps, page);
+        let store = SqliteStore::memory().unwrap();
+        store.set_generation(generation);
+        play(&store, &steps, page);
     }
 
     #[test]
     fn disk_behaves_like_the_model_and_survives_reopening(
         steps in prop::collection::vec(step(), 1..12),
         page in 1..5usize,
+        generation in 1..20usize,
     ) {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
+        store.set_generation(generation);
         play(&store, &steps, page);
         let (before, identity) = (everything(&store), store.identity());
         drop(store);
