@@ -8,6 +8,7 @@
 //! here before any chain is read, so that strangers cost no work on the store.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use governors::state::HeldKey;
 use ledger::seal::sha256;
@@ -27,6 +28,11 @@ const RANDOM_BYTES: usize = 32;
 const TAG_BYTES: usize = 8;
 /// Owners whose keys are remembered.
 const OWNERS_CACHED: u64 = 100_000;
+/// How long what was read of a shared store is taken for what holds: another process may have
+/// revoked a key meanwhile, and that must hold everywhere within two seconds.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long it is taken for it while the store does not answer. Then the door closes.
+const BLIND_MAX: Duration = Duration::from_secs(30);
 
 /// A key that was just made. The text is shown once and kept nowhere.
 pub struct MadeKey {
@@ -73,6 +79,13 @@ fn tag(identity: &Identity, stream: &StreamName, random: &[u8; RANDOM_BYTES]) ->
     tag
 }
 
+/// The public name of a key that the operator chose and no chain holds. Under the ledger's secret,
+/// since a chosen key may be weak enough to be guessed from a plain hash.
+#[must_use]
+pub fn chosen_key_id(identity: &Identity, fingerprint: Hash) -> KeyId {
+    KeyId::of(keyed(identity, b"chosen key", &[&fingerprint.0]))
+}
+
 /// Who asks, by a key that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -86,10 +99,17 @@ pub struct Principal {
 
 /// What is known of the keys of owners who were asked about.
 pub(crate) struct Access {
-    owners: Cache<StreamName, Arc<[HeldKey]>>,
+    owners: Cache<StreamName, Known>,
     /// Counts changes: what was read before one must not be remembered after it. Held while owners
     /// are remembered or forgotten, so that nobody meets what is about to be forgotten.
     changes: Mutex<u64>,
+}
+
+/// The keys of an owner as they were at a moment.
+#[derive(Clone)]
+struct Known {
+    keys: Arc<[HeldKey]>,
+    read_at: Instant,
 }
 
 impl Default for Access {
@@ -149,14 +169,23 @@ impl Engine {
 
     async fn keys_of(&self, stream: &StreamName) -> Result<Arc<[HeldKey]>, Refused> {
         let access = self.access();
-        if let Some(keys) = access.owners.get(stream) {
-            return Ok(keys);
+        let known = access.owners.get(stream);
+        let within = |max| known.as_ref().filter(|known: &&Known| known.read_at.elapsed() < max);
+        let fresh = if self.store().is_shared() { within(FRESH) } else { known.as_ref() };
+        if let Some(known) = fresh {
+            return Ok(Arc::clone(&known.keys));
         }
-        let before = *access.changes();
-        let keys: Arc<[HeldKey]> = self.state(stream).await?.keys().into();
+        let (before, read_at) = (*access.changes(), Instant::now());
+        let keys: Arc<[HeldKey]> = match self.state(stream).await {
+            Ok(state) => state.keys().into(),
+            Err(refused) => {
+                return within(BLIND_MAX).map(|known| Arc::clone(&known.keys)).ok_or(refused);
+            }
+        };
         let changes = access.changes();
         if *changes == before {
-            access.owners.insert(stream.clone(), Arc::clone(&keys));
+            let known = Known { keys: Arc::clone(&keys), read_at };
+            access.owners.insert(stream.clone(), known);
         }
         Ok(keys)
     }

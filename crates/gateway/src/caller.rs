@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use engine::access::Principal;
+use engine::access::{Principal, chosen_key_id};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ledger::seal::sha256;
 use subtle::ConstantTimeEq;
 use types::access::KEY_PREFIX;
-use types::{KeyId, KeyOwner, Reason, Scopes, TenantId};
+use types::{Hash, KeyOwner, Reason, Scope, Scopes, StreamName, TenantId};
 
 use crate::answer::{Fault, fault};
 use crate::signature::X_SIGNATURE;
@@ -75,6 +75,27 @@ impl Caller {
             Some(_) | None => Ok(()),
         }
     }
+
+    /// Whether the receipts of the service itself are for them: who has which keys and changed what.
+    pub(crate) fn sees_service(&self) -> bool {
+        match self {
+            Caller::Key(principal) => principal.scopes.has(Scope::AdminRead),
+            Caller::Local => true,
+            Caller::Unproven => false,
+        }
+    }
+
+    /// Refuses what [`Caller::may_name`] refuses, and the service's own receipts unless they may be
+    /// seen.
+    pub(crate) fn may_see(&self, stream: &StreamName) -> Result<(), Fault> {
+        let tenant = stream.as_tenant();
+        self.may_name(tenant.as_ref())?;
+        if tenant.is_none() && !self.sees_service() {
+            let detail = "the service's own receipts need the scope admin:read";
+            return Err(fault(Reason::Forbidden, detail));
+        }
+        Ok(())
+    }
 }
 
 /// Says who asks, or why nobody may. What the caller may do is asked of the caller.
@@ -92,8 +113,12 @@ pub(crate) async fn identify(
     let Some(text) = given(options, headers, uri, handler)? else {
         return without_key(options, handler, headers);
     };
-    let principal = match admin(options, &text) {
-        Some(principal) => principal,
+    let principal = match chosen(options, &text) {
+        Some(fingerprint) => Principal {
+            owner: KeyOwner::Service,
+            key: chosen_key_id(&gateway.engine.store().identity(), fingerprint),
+            scopes: Scopes::ADMIN,
+        },
         None => gateway.engine.authenticate(&text).await?,
     };
     Ok(Caller::Key(principal))
@@ -120,7 +145,7 @@ fn given<'a>(
         let is_jwt = handler == Handler::Marketplace
             && options.signatures.is_required()
             && !token.starts_with(KEY_PREFIX)
-            && admin(options, token).is_none();
+            && chosen(options, token).is_none();
         return Ok((!is_jwt).then_some(token.into()));
     }
     let query = uri.query().filter(|_| handler == Handler::Pubsub).unwrap_or_default();
@@ -128,16 +153,11 @@ fn given<'a>(
     Ok(pairs.find(|(name, _)| name == TOKEN).map(|(_, value)| value))
 }
 
-/// The operator's key from the environment.
-fn admin(options: &Options, text: &str) -> Option<Principal> {
+/// The fingerprint of the operator's key from the environment, if `text` is that key.
+fn chosen(options: &Options, text: &str) -> Option<Hash> {
     let expected = options.admin_key?;
     let fingerprint = sha256(text.as_bytes());
-    let same = bool::from(fingerprint.0[..].ct_eq(&expected.0[..]));
-    same.then(|| Principal {
-        owner: KeyOwner::Service,
-        key: KeyId::of(fingerprint),
-        scopes: Scopes::ADMIN,
-    })
+    bool::from(fingerprint.0[..].ct_eq(&expected.0[..])).then_some(fingerprint)
 }
 
 fn without_key(options: &Options, handler: Handler, headers: &HeaderMap) -> Result<Caller, Fault> {
@@ -301,7 +321,7 @@ mod tests {
     fn a_tenants_key_names_its_tenant_only() {
         let tenant = |name: &str| TenantId::new(name).unwrap();
         let key = |owner| {
-            let key = KeyId::of(types::Hash::ZERO);
+            let key = types::KeyId::of(Hash::ZERO);
             Caller::Key(Principal { owner, key, scopes: Scopes::TENANT })
         };
         let (own, other) = (tenant("a"), tenant("b"));

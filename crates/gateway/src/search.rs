@@ -30,6 +30,8 @@ pub(crate) struct Filter {
     until: Option<i64>,
     limit: usize,
     before_pos: Option<u64>,
+    /// Leaves out the receipts of the service itself.
+    tenants_only: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +67,8 @@ impl Filter {
     pub(crate) fn within(mut self, caller: &Caller) -> Result<Filter, Fault> {
         match (&self.stream, caller.tenant()) {
             (None, Some(own)) => self.stream = Some(StreamName::tenant(own)),
-            (Some(stream), _) => caller.may_name(stream.as_tenant().as_ref())?,
-            (None, None) => {}
+            (Some(stream), _) => caller.may_see(stream)?,
+            (None, None) => self.tenants_only = !caller.sees_service(),
         }
         Ok(self)
     }
@@ -104,6 +106,10 @@ impl Filter {
             _ => return Err(fault(Reason::InvalidField, "unknown query parameter")),
         }
         Ok(())
+    }
+
+    fn reaches(&self, row: &Stored) -> bool {
+        !self.tenants_only || row.stream.as_tenant().is_some()
     }
 
     fn admits(&self, view: &View<'_>) -> bool {
@@ -145,7 +151,7 @@ pub(crate) fn page(
     let next = 'pages: loop {
         query.scan_limit = READ.min(SCAN_MAX - scanned);
         let rows = read(&query)?;
-        for row in &rows {
+        for row in rows.iter().filter(|row| filter.reaches(row)) {
             let view = View::scan(&row.core).ok();
             if view.as_ref().is_some_and(|view| !filter.admits(view)) {
                 continue;

@@ -298,7 +298,9 @@ fn beyond_loopback_nothing_begins_without_an_operators_key() {
     };
     let beyond = |verb: &str| by(verb, "BIND_ADDRESS", "0.0.0.0");
     // A second time: what the first one left behind is no key. Behind a proxy strangers come too.
-    for (said, took) in [beyond("serve"), beyond("serve"), by("serve", "TRUSTED_PROXY_HOPS", "1")] {
+    let proxied = by("serve", "TRUSTED_PROXY_HOPS", "1");
+    let asked_for = by("serve", "AUTH_REQUIRED", "true");
+    for (said, took) in [beyond("serve"), beyond("serve"), proxied, asked_for] {
         assert_eq!(said.code, Some(2), "{}", said.err);
         assert!(said.err.contains("BIND_ADDRESS"), "{}", said.err);
         assert!(took < Duration::from_secs(2), "{took:?}");

@@ -3,6 +3,7 @@
 //! Owns: from which moment on a key counts and from which it does not, and that its text is
 //! nowhere but in the answer. Refuses to know: what a key permits.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -270,4 +271,33 @@ fn a_tenant_holds_so_many_keys_and_none_of_an_operator() {
     assert_refused(&local.post("/admin/keys", &wide), 403, "forbidden");
     stop(tai);
     assert_verified(&dir);
+}
+
+#[test]
+fn a_key_for_receipts_does_not_show_the_services_own() {
+    let (_room, dir) = room();
+    let admin_text = new_key();
+    let tai = start_guarded(&dir, &admin_text, &[]);
+    let mut admin = Caller::keyed(tai.address(), &admin_text);
+    issue(&mut admin, &json!({"tenant_id": "acme"}));
+    let narrow = issue(&mut admin, &json!({"scopes": ["receipts:read"]}));
+    let wide = issue(&mut admin, &json!({"scopes": ["receipts:read", "admin:read"]}));
+    let streams = |key: &Issued, query: &str| {
+        let response = key.caller(tai.address()).get(&format!("/receipts{query}"));
+        let page = response.json().unwrap();
+        let rows = page["receipts"].as_array().cloned().unwrap_or_default();
+        let of = |row: &Value| row["stream"].as_str().unwrap().to_owned();
+        (response.status, rows.iter().map(of).collect::<BTreeSet<_>>())
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(streams(&narrow, ""), (200, set(&["acme"])));
+    assert_eq!(streams(&narrow, "?stream=_keys").0, 403);
+    assert_eq!(streams(&wide, ""), (200, set(&["_keys", "_ops", "acme"])));
+    assert_eq!(streams(&wide, "?stream=_keys"), (200, set(&["_keys"])));
+
+    let page = wide.caller(tai.address()).get("/receipts?stream=_keys").json().unwrap();
+    let path = format!("/receipts/{}", page["receipts"][0]["id"].as_str().unwrap());
+    assert_eq!(narrow.caller(tai.address()).get(&path).status, 404);
+    assert_eq!(wide.caller(tai.address()).get(&path).status, 200);
+    stop(tai);
 }

@@ -11,7 +11,7 @@ use crate::support::*;
 pub(in crate::settings) fn auth_required() {
     for (when, status) in [("auto", 200), ("true", 401)] {
         let (_room, dir) = room();
-        let tai = start(&dir, &[("AUTH_REQUIRED", when)]);
+        let tai = start(&dir, &[("AUTH_REQUIRED", when), ("ADMIN_API_KEY", &new_key())]);
         assert_eq!(quote(&mut client(tai.address()), "acme").status, status);
         stop(tai);
     }
