@@ -7,22 +7,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use engine::access::{MadeKey, make_key};
 use engine::actions::Registry;
 use engine::clock::SystemClock;
-use engine::ports::Store;
 use engine::{Engine, Parts, Request};
 use governors::{Command, KeyChange};
 use ledger::{Kind, View};
 use settings::{Backend, Settings};
-use store::{OpenError, SqliteStore};
+use store::OpenError;
 use telemetry::metrics::Metrics;
 use types::{KeyOwner, ReceiptId, Scopes};
 
 use crate::cli::{CreateKey, EXIT_OK, Key, complain, say};
-use crate::options::{engine_options, store_options};
+use crate::options::engine_options;
 use crate::serve::catalogue;
+use crate::stores::{self, Served};
 
 /// Who asks, for the receipt: whoever may write the ledger's files.
 const ACTOR: &str = "operator";
@@ -35,15 +35,18 @@ pub(crate) fn run(verb: Key, settings: &Settings) -> anyhow::Result<ExitCode> {
     if settings.receipt_ledger_backend == Backend::Memory {
         bail!("RECEIPT_LEDGER_BACKEND: a ledger in memory keeps no key");
     }
-    let store = match SqliteStore::open(&settings.ledger_dir, &store_options(settings)) {
-        Err(OpenError::Locked) => bail!(
+    let served = stores::open(settings).map_err(|error| match error.downcast_ref() {
+        Some(OpenError::Locked) => anyhow!(
             "the service runs on this ledger: use `tai ctl key create --scope admin:read --scope \
              admin:write`"
         ),
-        opened => opened.context("LEDGER_DIR")?,
-    };
+        _ => error,
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (key, receipt) = runtime.block_on(create(store, settings, label))?;
+    // Before the runtime is entered: it blocks.
+    let head = served.store.head().context("cannot read the ledger's head")?;
+    let clock = SystemClock::not_before(head.at);
+    let (key, receipt) = runtime.block_on(create(served, clock, settings, label))?;
     say(&key.text);
     complain(&format!("{}, receipt {receipt}; the key is not shown again", key.id()));
     Ok(ExitCode::from(EXIT_OK))
@@ -51,23 +54,23 @@ pub(crate) fn run(verb: Key, settings: &Settings) -> anyhow::Result<ExitCode> {
 
 /// The key is printed only after its receipt is durable: a text that nobody vouches for is none.
 async fn create(
-    store: SqliteStore,
+    served: Served,
+    clock: SystemClock,
     settings: &Settings,
     label: Option<String>,
 ) -> anyhow::Result<(MadeKey, ReceiptId)> {
-    let recovered = store.opened().head_rewritten;
+    let Served { store, notes, workers } = served;
     let key = make_key(&store.identity(), &KeyOwner::Service)?;
-    let head = store.head().context("cannot read the ledger's head")?;
     let parts = Parts {
-        store: Arc::new(store),
+        store,
         rules: Arc::new(catalogue(settings)?),
-        clock: Arc::new(SystemClock::not_before(head.at)),
+        clock: Arc::new(clock),
         registry: Registry::shipped(),
         metrics: Arc::new(Metrics::new()?),
-        store_workers: Vec::new(),
+        store_workers: workers,
     };
     let engine = Engine::start(parts, engine_options(settings));
-    let issued = issue(&engine, &key, label, recovered).await;
+    let issued = issue(&engine, &key, label, notes).await;
     engine.drain(DRAIN_LIMIT).await;
     Ok((key, issued?))
 }
@@ -76,11 +79,10 @@ async fn issue(
     engine: &Engine,
     key: &MadeKey,
     label: Option<String>,
-    recovered: bool,
+    notes: Vec<(&'static str, String)>,
 ) -> anyhow::Result<ReceiptId> {
-    if recovered {
-        let detail = "the head record was missing and was written anew".to_owned();
-        engine.note("recovery", detail).await.context("cannot record the recovery")?;
+    for (event, detail) in notes {
+        engine.note(event, detail).await.context("cannot record what was found")?;
     }
     let request = Request {
         stream: KeyOwner::Service.stream(),

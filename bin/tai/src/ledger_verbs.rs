@@ -14,62 +14,79 @@ use engine::clock::SystemClock;
 use ledger::export::{ExportVerifier, LINE_BYTES, Scope, Trailer, header_line, trailer_line};
 use ledger::public::public_bytes;
 use ledger::verify::Verdict;
-use ledger::{Report, Row, StreamHead, Verifier, View};
+use ledger::{HeadRecord, Report, Row, StreamHead, Verifier, View};
+use settings::{Backend, Settings};
 use store::Reader;
 use types::{Clock, StreamName};
 
 use crate::cli::{EXIT_FAILED, EXIT_OK, Export, Ledger, Verify, complain, say};
 use crate::fold::Folds;
+use crate::stores::Source;
 
-/// Runs one verb on the ledger in `dir`.
-pub(crate) fn run(verb: Ledger, dir: &Path) -> anyhow::Result<ExitCode> {
+/// Runs one verb on the ledger that the settings name.
+pub(crate) fn run(verb: Ledger, settings: &Settings) -> anyhow::Result<ExitCode> {
     let well = match verb {
-        Ledger::Verify(arguments) => verify(&arguments, dir)?,
-        Ledger::Export(arguments) => export(&arguments, dir)?,
-        Ledger::Backup { to } => backup(dir, &to)?,
-        Ledger::Restore { from } => restore(&from, dir)?,
-        Ledger::Doctor { rebuild: false } => doctor(dir)?,
-        Ledger::Doctor { rebuild: true } => rebuild(dir)?,
+        Ledger::Verify(arguments) => verify(&arguments, settings)?,
+        Ledger::Export(arguments) => export(&arguments, settings)?,
+        Ledger::Backup { to } => backup(files(settings)?, &to)?,
+        Ledger::Restore { from } => restore(&from, files(settings)?)?,
+        Ledger::Doctor { rebuild: false } => doctor(files(settings)?)?,
+        Ledger::Doctor { rebuild: true } => rebuild(files(settings)?)?,
     };
     Ok(ExitCode::from(if well { EXIT_OK } else { EXIT_FAILED }))
 }
 
-fn open(dir: &Path) -> anyhow::Result<Reader> {
-    Reader::open(dir)
-        .with_context(|| format!("cannot read the ledger in {} (LEDGER_DIR)", dir.display()))
+/// The directory of a ledger in files, for verbs that are about files.
+fn files(settings: &Settings) -> anyhow::Result<&Path> {
+    match settings.receipt_ledger_backend {
+        Backend::Postgres => bail!(
+            "RECEIPT_LEDGER_BACKEND: this verb is for a ledger in files; a database is backed up \
+             with its own tools, and checked with `tai ledger verify`"
+        ),
+        Backend::Sqlite | Backend::Memory => Ok(&settings.ledger_dir),
+    }
+}
+
+fn open(dir: &Path) -> anyhow::Result<Source> {
+    let cannot = || format!("cannot read the ledger in {}", dir.display());
+    Ok(Source::Files(Reader::open(dir).with_context(cannot)?))
 }
 
 fn parse_stream(name: Option<&str>) -> anyhow::Result<Option<StreamName>> {
     name.map(StreamName::parse).transpose().context("--stream is not the name of a stream")
 }
 
-fn verify(arguments: &Verify, dir: &Path) -> anyhow::Result<bool> {
+fn verify(arguments: &Verify, settings: &Settings) -> anyhow::Result<bool> {
     let stream = parse_stream(arguments.stream.as_deref())?;
     let report = match &arguments.export {
         Some(file) => verify_export(file)?,
-        None => verify_ledger(&open(dir)?, stream.as_ref())?,
+        None => verify_ledger(&mut Source::open(settings)?, stream.as_ref())?,
     };
     // A whole ledger whose tail nobody can vouch for is not verified; one stream never has a head
     // record of its own.
     Ok(tell(&report) && (report.head_checked || stream.is_some()))
 }
 
-fn verify_ledger(reader: &Reader, stream: Option<&StreamName>) -> anyhow::Result<Report> {
+fn verify_ledger(source: &mut Source, stream: Option<&StreamName>) -> anyhow::Result<Report> {
     let mut verifier = match stream {
-        Some(_) => Verifier::of_stream(reader.ledger()),
+        Some(_) => Verifier::of_stream(source.ledger()),
         // The database's own head stands in when the head file is gone: it finds less, since who
         // cuts the table can cut it too, and `tell` says so.
-        None => Verifier::new(reader.ledger(), reader.head_record().or(Some(reader.table_head()))),
+        None => Verifier::new(source.ledger(), source.head_record().or(source.table_head())),
     };
-    reader.for_each(stream, &mut |row| {
+    let beside = source.for_each(stream, &mut |row| {
         verifier.push(row);
         ControlFlow::Continue(())
     })?;
     let mut report = verifier.finish();
+    report.add(beside);
     if report.receipts == 0 && stream.is_some() {
         bail!("there is no such stream");
     }
-    report.head_checked = stream.is_none() && reader.head_record().is_some();
+    report.head_checked = stream.is_none() && source.vouches();
+    if stream.is_none() && source.head_record().is_none() {
+        say("what counts the receipts stands beside them: who cuts both would not be found");
+    }
     Ok(report)
 }
 
@@ -126,15 +143,15 @@ fn tell(report: &Report) -> bool {
     report.intact()
 }
 
-fn export(arguments: &Export, dir: &Path) -> anyhow::Result<bool> {
-    let reader = open(dir)?;
+fn export(arguments: &Export, settings: &Settings) -> anyhow::Result<bool> {
+    let mut source = Source::open(settings)?;
     let stream = parse_stream(arguments.stream.as_deref())?;
     match &arguments.to {
-        None => write_export(&reader, stream.as_ref(), io::stdout().lock())?,
+        None => write_export(&mut source, stream.as_ref(), io::stdout().lock())?,
         Some(path) => {
             let cannot = || format!("cannot write {}", path.display());
             let file = File::create_new(path).with_context(cannot)?;
-            write_export(&reader, stream.as_ref(), &file).with_context(cannot)?;
+            write_export(&mut source, stream.as_ref(), &file).with_context(cannot)?;
             file.sync_all().with_context(cannot)?;
         }
     }
@@ -142,17 +159,20 @@ fn export(arguments: &Export, dir: &Path) -> anyhow::Result<bool> {
 }
 
 fn write_export(
-    reader: &Reader,
+    source: &mut Source,
     stream: Option<&StreamName>,
     to: impl Write,
 ) -> anyhow::Result<()> {
     let mut to = BufWriter::new(to);
     let mut head = StreamHead::EMPTY;
+    // Computed from what is written: a shared ledger has no head of all its writers.
+    let mut written = HeadRecord::empty(source.ledger());
     let mut failed = None;
     let scope = stream.map_or(Scope::Ledger, |name| Scope::Stream(name.clone()));
-    line(&mut to, &header_line(reader.ledger(), &scope))?;
-    reader.for_each(stream, &mut |row| match write_row(&mut to, row) {
+    line(&mut to, &header_line(source.ledger(), &scope))?;
+    source.for_each(stream, &mut |row| match write_row(&mut to, row) {
         Ok(after) => {
+            written = written.after(row.hash, after.last_at);
             head = after;
             ControlFlow::Continue(())
         }
@@ -169,7 +189,7 @@ fn write_export(
     }
     let trailer = match stream {
         Some(_) => Trailer::from(&head),
-        None => Trailer::from(&reader.table_head()),
+        None => Trailer::from(&source.table_head().unwrap_or(written)),
     };
     line(&mut to, &trailer_line(&trailer))?;
     Ok(to.flush()?)
@@ -193,21 +213,22 @@ fn backup(dir: &Path, to: &Path) -> anyhow::Result<bool> {
         .with_context(|| format!("cannot back the ledger up to {}", to.display()))?;
     say(&format!("{} receipts copied, root {}", head.size, head.root));
     // A backup that does not verify is none.
-    Ok(tell(&verify_ledger(&open(to)?, None)?))
+    Ok(tell(&verify_ledger(&mut open(to)?, None)?))
 }
 
 fn restore(from: &Path, dir: &Path) -> anyhow::Result<bool> {
     if from.canonicalize().is_ok_and(|from| dir.canonicalize().is_ok_and(|dir| from == dir)) {
         bail!("the backup is the ledger in place");
     }
-    let source = open(from)?;
-    let report = verify_ledger(&source, None)?;
+    let mut source = open(from)?;
+    let report = verify_ledger(&mut source, None)?;
     if !tell(&report) || !report.head_checked {
         complain("tai: the backup does not verify, nothing was changed");
         return Ok(false);
     }
     if let Ok(present) = Reader::open(dir) {
-        let (have, gives) = (present.table_head().size, source.table_head().size);
+        let gives = source.table_head().map_or(0, |head| head.size);
+        let have = present.table_head().size;
         if present.ledger() == source.ledger() && have > gives {
             say(&format!(
                 "the ledger in place has {have} receipts, the backup {gives}: the rest is only in the copy moved aside"

@@ -16,6 +16,7 @@ mod live;
 mod options;
 mod pull;
 mod serve;
+mod stores;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -64,7 +65,7 @@ fn run(
         Local::Restart(place) => in_background(Verb::Restart, place),
         Local::Status(place) => in_background(Verb::Status, place),
         Local::Check => check::show(&start.resolved),
-        Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings.ledger_dir),
+        Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings),
         Local::Key(verb) => key_verbs::run(verb, &start.resolved.settings),
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
         pool_queue: settings.action_queue_size,
         action_timeout: Duration::from_millis(settings.action_timeout_ms),
         check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
+        state_age_max: Duration::from_secs(settings.max_state_age_s),
         verify_reads: settings.receipt_verify_hashes,
     }
 }

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use engine::actions::Registry;
 use engine::clock::SystemClock;
-use engine::ports::Store;
+use engine::ports::Durability;
 use engine::supervise::{Stop, Worker};
 use engine::{Engine, Parts};
 use gateway::{Gateway, Process};
 use governors::Rules;
 use sd_notify::NotifyState;
-use settings::{Backend, Settings};
-use store::SqliteStore;
+use settings::Settings;
 use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -29,13 +28,12 @@ use crate::check::Start;
 use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 use crate::daemon::ready_word;
 use crate::live::{Applied, Ask, Live};
-use crate::options::{engine_options, gateway_options, level, relaxed, store_options};
+use crate::options::{engine_options, gateway_options, is_open, level, relaxed};
 use crate::pull::{self, Pulled};
+use crate::stores::{self, Served};
 
 /// How often the log's own losses are brought to the metrics.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the store is asked whether its journal wants folding back.
-const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a start that is given up has to end in: nobody waits for it but the operator.
 const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
@@ -82,9 +80,9 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
         End::Asked => Ok(ExitCode::from(EXIT_OK)),
         End::StoreFailed => Ok(ExitCode::from(EXIT_FAILED)),
         End::NoKeys => {
-            let mistake = "BIND_ADDRESS: beyond loopback, and behind a proxy, every request needs a \
-                           key, and there is no operator's key yet; make one with `tai key create \
-                           --admin` or set ADMIN_API_KEY";
+            let mistake = "BIND_ADDRESS, AUTH_REQUIRED: beyond loopback, behind a proxy, and where it is set, \
+                           every request needs a key, and there is no operator's key yet; make one \
+                           with `tai key create --admin` or set ADMIN_API_KEY";
             Ok(usage_error(&[mistake.to_owned()]))
         }
     }
@@ -110,7 +108,7 @@ enum End {
     Restart,
     /// The store can no longer be trusted.
     StoreFailed,
-    /// It did not begin: strangers could reach it and nobody has a key.
+    /// It did not begin: a key is needed and nobody has one.
     NoKeys,
 }
 
@@ -149,8 +147,7 @@ async fn serve(
     Ok(end)
 }
 
-/// Starts all parts, HTTP last; `None` when strangers could reach a service that nobody has a key
-/// for.
+/// Starts all parts, HTTP last; `None` when a key is needed that nobody has.
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
@@ -160,8 +157,18 @@ async fn begin(
 ) -> anyhow::Result<Option<Arc<Applied>>> {
     let metrics = Arc::new(Metrics::new()?);
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
-    let (store, opened, store_workers) = open_store(settings)?;
-    let head = store.head().context("cannot read the ledger's head")?;
+    let opened = tokio::task::block_in_place(|| {
+        let served = stores::open(settings)?;
+        let head = served.store.head().context("cannot read the ledger's head")?;
+        anyhow::Ok((served, head))
+    });
+    let (Served { store, notes, workers }, head) = opened?;
+    if store.durability() == Durability::Volatile {
+        tracing::warn!(
+            event = "volatile",
+            "receipts do not survive this process or a loss of power"
+        );
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_before(head.at));
     let parts = Parts {
         store,
@@ -169,19 +176,20 @@ async fn begin(
         clock: Arc::clone(&clock),
         registry: Registry::shipped(),
         metrics: Arc::clone(&metrics),
-        store_workers,
+        store_workers: workers,
     };
     let engine = Engine::start(parts, engine_options(settings));
     let observed = (Arc::clone(&metrics), Arc::clone(log));
     let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
     engine.supervisor().start("observability_sup", vec![observer]);
+    let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
+    for (event, detail) in [vec![started], notes].concat() {
+        engine.note(event, detail).await.context("cannot record the start")?;
+    }
     let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
-    if strangers_reach(settings) && !has_key {
+    if !is_open(settings) && !has_key {
         engine.drain(NO_KEYS_DRAIN).await;
         return Ok(None);
-    }
-    for (event, detail) in opened {
-        engine.note(event, detail).await.context("cannot record the start")?;
     }
     let process = Arc::clone(live) as Arc<dyn Process>;
     let options = gateway_options(settings, relaxed(settings, &metrics));
@@ -218,11 +226,6 @@ fn open_door(
         supervisor.start("gcp_pubsub", vec![subscriber.worker()]);
     }
     supervisor.start("tai_http", vec![gateway::worker(Arc::clone(&parts.door), listener)]);
-}
-
-/// Whether requests can come from beyond this machine, directly or through a proxy.
-fn strangers_reach(settings: &Settings) -> bool {
-    !settings.bind_address.is_loopback() || settings.trusted_proxy_hops > 0
 }
 
 /// Back in reverse, within one deadline for all: what the connections take is not there for the
@@ -289,33 +292,6 @@ impl Signals {
     }
 }
 
-type Notes = Vec<(&'static str, String)>;
-
-/// The store, what there is to record about its opening, and the workers that it needs.
-fn open_store(settings: &Settings) -> anyhow::Result<(Arc<dyn Store>, Notes, Vec<Worker>)> {
-    let version = env!("CARGO_PKG_VERSION");
-    let started = ("start", format!("version {version}"));
-    if settings.receipt_ledger_backend == Backend::Memory {
-        let store = SqliteStore::memory().context("cannot open the receipt store")?;
-        tracing::warn!(event = "volatile", "receipts are kept in memory only");
-        return Ok((Arc::new(store), vec![started], Vec::new()));
-    }
-    let store = SqliteStore::open(&settings.ledger_dir, &store_options(settings));
-    let store = store.context("LEDGER_DIR")?;
-    let mut notes = vec![started];
-    if store.opened().head_rewritten {
-        notes.push(("recovery", "the head record was missing and was written anew".to_owned()));
-    }
-    let store = Arc::new(store);
-    let maintained = Arc::clone(&store);
-    let maintenance = Worker::thread("store_maintenance", move |stop: Stop| {
-        while stop.channel().recv_timeout(MAINTAIN_INTERVAL).is_err_and(|e| e.is_timeout()) {
-            maintained.maintain();
-        }
-    });
-    Ok((store, notes, vec![maintenance]))
-}
-
 /// The catalogue in force, after a look at what no single setting shows. A mistake names the
 /// setting, never its value.
 pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
@@ -323,6 +299,7 @@ pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
     if settings.verify_signatures && !has_secret {
         bail!("VERIFY_SIGNATURES: neither HMAC_SECRET_KEY nor JWT_SECRET_KEY is set");
     }
+    stores::check(settings)?;
     catalogue(settings)
 }
 

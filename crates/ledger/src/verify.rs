@@ -136,6 +136,13 @@ impl Report {
         self.first[verdict as usize].is_none()
     }
 
+    /// Takes in what was found beside the receipts.
+    pub fn add(&mut self, beside: Vec<Finding>) {
+        let mut findings = Findings::default();
+        beside.into_iter().for_each(|finding| findings.add(finding));
+        self.merge(findings);
+    }
+
     /// Takes in what another check of the same receipts found.
     pub(crate) fn merge(&mut self, other: Findings) {
         self.findings_total += other.total;

@@ -50,6 +50,8 @@ choices! {
         Sqlite = "sqlite",
         /// The process's own memory; lost with it. The seeds call it `ets`.
         Memory = "memory" | "ets",
+        /// A server that any number of instances share.
+        Postgres = "postgres",
     }
     /// When the embedded database waits for the disk.
     Synchronous {

@@ -24,6 +24,9 @@ pub enum Form {
     PubsubName,
     /// A host and a port, as the emulators of Google Cloud expect it in their variables.
     HostPort,
+    /// Where a PostgreSQL database is, as
+    /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS> defines it.
+    PostgresUrl,
 }
 
 /// The fewest characters of a key: 128 bits even if all of them are hex digits.
@@ -60,6 +63,11 @@ impl Form {
             Form::HostPort => {
                 text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
             }
+            // Its parts are for the client to read; here a path or a bare name is told apart.
+            Form::PostgresUrl => ["postgres://", "postgresql://"].iter().any(|scheme| {
+                let rest = text.strip_prefix(scheme).unwrap_or_default();
+                !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
+            }),
         }
     }
 
@@ -73,6 +81,7 @@ impl Form {
                 "3 to 255 letters, digits and - . _ ~ + %, with a letter first and not goog"
             }
             Form::HostPort => "a host and a port, such as localhost:8085",
+            Form::PostgresUrl => "a URL such as postgres://user@host:5432/database",
         }
     }
 }
@@ -133,6 +142,11 @@ mod tests {
                 Form::PubsubName,
                 &["abc", "A1-._~+%", "erlang-autonomics-dlq", &name, "go0g"],
                 &["", "ab", &endless, "1abc", "-abc", "goog", "google", "a/b", "a b", "abc\u{e9}"],
+            ),
+            (
+                Form::PostgresUrl,
+                &["postgres://h/d", "postgresql://u:p@h:5432/d?sslmode=disable", "postgres:///d"],
+                &["", "postgres://", "mysql://h/d", "h/d", "postgres://h /d", " postgres://h/d"],
             ),
             (
                 Form::HostPort,

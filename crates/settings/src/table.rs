@@ -115,7 +115,13 @@ knobs! {
         live;
     RECEIPT_LEDGER_BACKEND => receipt_ledger_backend: Backend, Kind::Choice(Backend::WORDS),
         Some("sqlite"), "",
-        "Where receipts are kept; memory (also called ets) loses them when the process ends.";
+        "Where receipts are kept; memory (also called ets) loses them when the process ends, postgres is shared by any number of instances.";
+    DATABASE_URL => database_url: Option<Secret>, Kind::Text(Form::PostgresUrl), None, "",
+        "The PostgreSQL database that receipts are kept in.",
+        secret;
+    MAX_STATE_AGE_S => max_state_age_s: u64, from_to(1, 3_600), Some("2"), "seconds",
+        "The greatest age of a state in a shared store that anything is answered from; older ones are read again.",
+        live;
     LEDGER_DIR => ledger_dir: PathBuf, Kind::Path, Some("tai-data"), "",
         "Directory of the ledger's files; created when it does not exist.";
     RECEIPT_BUFFER_SIZE => receipt_buffer_size: usize, from_to(64, 1_000_000), Some("10000"),
@@ -213,7 +219,7 @@ mod tests {
         };
         assert_eq!(
             named(&|row| row.secret),
-            ["ADMIN_API_KEY", "JWT_SECRET_KEY", "HMAC_SECRET_KEY"]
+            ["ADMIN_API_KEY", "JWT_SECRET_KEY", "HMAC_SECRET_KEY", "DATABASE_URL"]
         );
         assert_eq!(
             named(&|row| row.relaxes.is_some()),

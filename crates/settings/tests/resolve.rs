@@ -41,6 +41,8 @@ fn nothing_set_gives_the_defaults() {
         max_connections: 10_000,
         max_body_bytes: 1_048_576,
         receipt_ledger_backend: Backend::Sqlite,
+        database_url: None,
+        max_state_age_s: 2,
         ledger_dir: PathBuf::from("tai-data"),
         receipt_buffer_size: 10_000,
         receipt_verify_hashes: true,
@@ -90,6 +92,7 @@ fn samples(row: &Knob) -> (String, String) {
         }
         Kind::Text(Form::ProjectId | Form::PubsubName) => text("name-one", "name-two"),
         Kind::Text(Form::HostPort) => text("one:8085", "two:8085"),
+        Kind::Text(Form::PostgresUrl) => text("postgres://one/tai", "postgresql://u@two:5432/tai"),
     }
 }
 
@@ -190,7 +193,7 @@ fn refusals_name_setting_source_and_range() {
         (
             "RECEIPT_LEDGER_BACKEND",
             "firestore",
-            "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets",
+            "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets, postgres",
         ),
         ("BIND_ADDRESS", "host", "BIND_ADDRESS (environment): expected an IPv4 or IPv6 address"),
         (
@@ -249,7 +252,12 @@ fn refusals_name_setting_source_and_range() {
 fn a_secret_is_exposed_on_request_and_shown_nowhere() {
     const MARKER: &str = "Xq7ZmarkerXq7ZmarkerXq7Zmarker++";
     let secrets = table().iter().filter(|row| row.secret);
-    let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, MARKER)).collect();
+    // Each in the form of its row.
+    let value = |row: &Knob| match row.kind {
+        Kind::Text(Form::PostgresUrl) => "postgres://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/d",
+        _ => MARKER,
+    };
+    let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, value(row))).collect();
     let baseline = Baseline::capture(&|name| env.get(name).copied(), None);
     let resolved = baseline.resolve(&[]).unwrap();
     let Settings { admin_api_key, jwt_secret_key, hmac_secret_key, .. } = &resolved.settings;

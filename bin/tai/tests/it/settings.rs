@@ -66,8 +66,10 @@ seen! {
 }
 
 /// What cannot be seen from outside, or not without an emulator, and where it is tested instead.
-const UNSEEN: [(&str, &str); 8] = [
+const UNSEEN: [(&str, &str); 10] = [
     ("ACTION_TIMEOUT_MS", "the one action that ships has nothing to wait for: engine tests"),
+    ("DATABASE_URL", SHARED),
+    ("MAX_STATE_AGE_S", SHARED),
     ("GCP_PROJECT_ID", EMULATED),
     ("PUBSUB_ENABLED", EMULATED),
     ("PUBSUB_SUBSCRIPTION", EMULATED),
@@ -76,6 +78,7 @@ const UNSEEN: [(&str, &str); 8] = [
     ("PUBSUB_MAX_MESSAGES", EMULATED),
     ("PUBSUB_EMULATOR_HOST", EMULATED),
 ];
+const SHARED: &str = "several instances on one server: their own tests";
 const EMULATED: &str = "signals are pulled from an emulator: its own tests";
 
 #[test]

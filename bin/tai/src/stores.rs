@@ -1,0 +1,157 @@
+//! Which store the settings name: one to serve from, or one to read.
+//!
+//! Owns: the choice of a backend, and what a mistake about it is called. Refuses to know: how any
+//! backend works.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use engine::ports::Store;
+use engine::supervise::{Stop, Worker};
+use ledger::verify::Finding;
+use ledger::{HeadRecord, LedgerId, Row};
+use settings::{Backend, Settings};
+use store::postgres::{self, PgReader, PgStore};
+use store::{Reader, SqliteStore};
+use types::StreamName;
+
+use crate::options::store_options;
+
+/// How often the store is asked whether its journal wants folding back, or its lease renewing.
+const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A store that is open for writing.
+pub(crate) struct Served {
+    pub(crate) store: Arc<dyn Store>,
+    /// What there is to record about its opening.
+    pub(crate) notes: Vec<(&'static str, String)>,
+    /// What it needs beside the writer.
+    pub(crate) workers: Vec<Worker>,
+}
+
+/// Opens the store that the settings name. Blocks.
+pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
+    match settings.receipt_ledger_backend {
+        Backend::Memory => {
+            let store = SqliteStore::memory().context("cannot open the receipt store")?;
+            Ok(Served { store: Arc::new(store), notes: Vec::new(), workers: Vec::new() })
+        }
+        Backend::Sqlite => {
+            let store = SqliteStore::open(&settings.ledger_dir, &store_options(settings));
+            let store = Arc::new(store.context("LEDGER_DIR")?);
+            let rewritten = store.opened().head_rewritten;
+            let what = || "the head record was missing and was written anew".to_owned();
+            let notes = rewritten.then(|| ("recovery", what())).into_iter().collect();
+            let maintained = Arc::clone(&store);
+            let worker = maintenance(move || maintained.maintain());
+            Ok(Served { store, notes, workers: vec![worker] })
+        }
+        Backend::Postgres => {
+            let store = PgStore::connect(&database(settings)?).context("DATABASE_URL")?;
+            let store = Arc::new(store);
+            let maintained = Arc::clone(&store);
+            let worker = maintenance(move || maintained.maintain());
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
+        }
+    }
+}
+
+fn maintenance(maintain: impl Fn() + Send + Sync + 'static) -> Worker {
+    Worker::thread("store_maintenance", move |stop: Stop| {
+        while stop.channel().recv_timeout(MAINTAIN_INTERVAL).is_err_and(|e| e.is_timeout()) {
+            maintain();
+        }
+    })
+}
+
+fn database(settings: &Settings) -> anyhow::Result<postgres::Options> {
+    let url = settings.database_url.as_ref();
+    let url = url.context("DATABASE_URL: not set, and RECEIPT_LEDGER_BACKEND is postgres")?;
+    Ok(postgres::Options { url: url.expose().to_owned() })
+}
+
+/// A look at what no single setting shows.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    match settings.receipt_ledger_backend {
+        Backend::Postgres => database(settings).map(drop),
+        Backend::Sqlite | Backend::Memory => Ok(()),
+    }
+}
+
+/// A ledger that is open for reading, beside whoever writes it.
+pub(crate) enum Source {
+    /// Files in a directory.
+    Files(Reader),
+    /// A database.
+    Postgres(Box<PgReader>),
+}
+
+impl Source {
+    /// Opens the ledger that the settings name.
+    pub(crate) fn open(settings: &Settings) -> anyhow::Result<Source> {
+        match settings.receipt_ledger_backend {
+            Backend::Memory => {
+                bail!("RECEIPT_LEDGER_BACKEND: a ledger in memory is gone with its process")
+            }
+            Backend::Sqlite => {
+                let dir = &settings.ledger_dir;
+                let cannot = || format!("cannot read the ledger in {} (LEDGER_DIR)", dir.display());
+                Ok(Source::Files(Reader::open(dir).with_context(cannot)?))
+            }
+            Backend::Postgres => {
+                let reader = PgReader::connect(&database(settings)?).context("DATABASE_URL")?;
+                Ok(Source::Postgres(Box::new(reader)))
+            }
+        }
+    }
+
+    pub(crate) fn ledger(&self) -> LedgerId {
+        match self {
+            Source::Files(reader) => reader.ledger(),
+            Source::Postgres(reader) => reader.ledger(),
+        }
+    }
+
+    /// The record of the ledger's head that is kept outside it.
+    pub(crate) fn head_record(&self) -> Option<HeadRecord> {
+        match self {
+            Source::Files(reader) => reader.head_record(),
+            Source::Postgres(_) => None,
+        }
+    }
+
+    /// The head that stands beside the receipts. A shared ledger has one for each writer, which the
+    /// reader compares itself.
+    pub(crate) fn table_head(&self) -> Option<HeadRecord> {
+        match self {
+            Source::Files(reader) => Some(reader.table_head()),
+            Source::Postgres(_) => None,
+        }
+    }
+
+    /// True when a short tail would be found.
+    pub(crate) fn vouches(&self) -> bool {
+        match self {
+            Source::Files(reader) => reader.head_record().is_some(),
+            Source::Postgres(_) => true,
+        }
+    }
+
+    /// Hands over every receipt in the order of the ledger, or those of a stream by seq. Gives what
+    /// is wrong beside the receipts.
+    pub(crate) fn for_each(
+        &mut self,
+        stream: Option<&StreamName>,
+        take: &mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
+    ) -> anyhow::Result<Vec<Finding>> {
+        match self {
+            Source::Files(reader) => {
+                reader.for_each(stream, take)?;
+                Ok(Vec::new())
+            }
+            Source::Postgres(reader) => Ok(reader.for_each(stream, take)?),
+        }
+    }
+}
