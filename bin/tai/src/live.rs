@@ -28,6 +28,9 @@ use crate::options::{engine_options, gateway_options, level, relaxed};
 /// try where live settings could not be read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How soon a change that another instance made holds here.
+const SHARED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the operator asked the process to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -141,9 +144,14 @@ impl Live {
                     "live settings cannot be applied"
                 );
             }
-            // A lease ends also where its end cannot be recorded, and so is no change.
+            // A lease ends also where its end cannot be recorded, and so is no change. In a shared
+            // store another instance makes changes that this one is not told of.
+            let next_end = || self.next_end(to.engine.clock().now());
             let again = match applied {
-                Ok(()) => self.next_end(to.engine.clock().now()),
+                Ok(()) if to.engine.store().is_shared() => {
+                    Some(next_end().map_or(SHARED_INTERVAL, |end| end.min(SHARED_INTERVAL)))
+                }
+                Ok(()) => next_end(),
                 Err(_) => Some(LOOK_INTERVAL),
             };
             tokio::select! {

@@ -16,9 +16,14 @@ use crate::place;
 /// # Errors
 /// When there is no C compiler, or it refuses the source.
 pub fn build() -> Result<PathBuf> {
-    let source = place::repository().join("tests/crashfs/crashfs.c");
+    shim("crashfs")
+}
+
+/// The library of `tests/<name>/<name>.c` for `LD_PRELOAD`, compiled with `cc` on the first call.
+pub(crate) fn shim(name: &str) -> Result<PathBuf> {
+    let source = place::repository().join(format!("tests/{name}/{name}.c"));
     let text = fs::read_to_string(&source).context("the shim's source cannot be read")?;
-    place::built_once("crashfs", &text, |library| {
+    place::built_once(name, &text, |library| {
         let output = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-fvisibility=hidden"])
             .args(["-pthread", "-o"])

@@ -23,16 +23,16 @@ const KILLS: u64 = 50;
 /// nothing is waited for.
 const CLIENT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Where the present life of the service listens; `None` between two lives.
+/// Where the service listens, in one place or several; nowhere between two lives.
 #[derive(Default)]
 pub(crate) struct Whereabouts {
-    address: Mutex<Option<SocketAddr>>,
+    addresses: Mutex<Vec<SocketAddr>>,
     over: AtomicBool,
 }
 
 impl Whereabouts {
-    pub(crate) fn set(&self, address: Option<SocketAddr>) {
-        *self.address.lock().unwrap() = address;
+    pub(crate) fn set(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        *self.addresses.lock().unwrap() = addresses.into_iter().collect();
     }
 
     /// The clients finish what they have begun and end.
@@ -40,8 +40,10 @@ impl Whereabouts {
         self.over.store(true, Ordering::Release);
     }
 
-    fn get(&self) -> Option<SocketAddr> {
-        *self.address.lock().unwrap()
+    /// One of the places; another one for another turn.
+    fn get(&self, turn: usize) -> Option<SocketAddr> {
+        let addresses = self.addresses.lock().unwrap();
+        addresses.get(turn % addresses.len().max(1)).copied()
     }
 }
 
@@ -96,13 +98,14 @@ pub(crate) fn ask_away(
     let now_ms = unix_secs() * 1000;
     let mut acknowledged = Acknowledged::new();
     let mut client: Option<(SocketAddr, Client)> = None;
+    let mut turn = name as usize;
     for number in 0.. {
         if whereabouts.over.load(Ordering::Acquire) {
             break;
         }
         let ask = Ask::roll(&mut dice, format!("{life}-{name}-{number}"), now_ms);
         let answer = until("an answer between two lives", || {
-            let address = whereabouts.get()?;
+            let address = whereabouts.get(turn)?;
             if client.as_ref().is_none_or(|(known, _)| *known != address) {
                 let mut fresh = Client::connect(address).ok()?;
                 fresh.set_timeout(Duration::from_secs(5));
@@ -112,7 +115,10 @@ pub(crate) fn ask_away(
             if answer.is_err() {
                 client = None;
             }
-            answer.ok().filter(|response| response.status != 503)
+            // Not now, or nobody knows: asked again under the same id, elsewhere where there is one.
+            let known = answer.ok().filter(|response| !matches!(response.status, 503 | 504));
+            turn += usize::from(known.is_none());
+            known
         });
         match answer.header("x-receipt-id") {
             Some(id) => {
@@ -136,7 +142,11 @@ pub(crate) fn ask_away(
 
 /// What the clients were told stands in the ledger, once each and nothing besides.
 pub(crate) fn assert_kept(dir: &Path, acknowledged: &Acknowledged) {
-    let receipts = assert_verified(dir);
+    assert_among(&assert_verified(dir), acknowledged);
+}
+
+/// What the clients were told stands among `receipts`, once each and nothing besides.
+pub(crate) fn assert_among(receipts: &[Value], acknowledged: &Acknowledged) {
     let text = |receipt: &Value, field: &str| receipt[field].as_str().map(str::to_owned);
     let ids: BTreeSet<String> = receipts.iter().filter_map(|it| text(it, "id")).collect();
     let mut told = BTreeSet::new();
@@ -151,7 +161,7 @@ pub(crate) fn assert_kept(dir: &Path, acknowledged: &Acknowledged) {
 }
 
 /// Each attempt has one result, also where the process died in between.
-fn assert_settled(receipts: &[Value]) {
+pub(crate) fn assert_settled(receipts: &[Value]) {
     let of = |kind: &str, field: &str| -> Vec<String> {
         let matching = receipts.iter().filter(|receipt| receipt["type"] == kind);
         matching.map(|receipt| receipt[field].as_str().unwrap().to_owned()).collect()
@@ -206,7 +216,7 @@ fn fifty_kills_lose_and_double_nothing() {
 }
 
 /// Every receipt is found by its id, and every request is answered with it again.
-fn ask_again(address: SocketAddr, acknowledged: &Acknowledged) {
+pub(crate) fn ask_again(address: SocketAddr, acknowledged: &Acknowledged) {
     let all: Vec<&(String, Ask)> = acknowledged.values().collect();
     thread::scope(|scope| {
         for part in all.chunks(all.len().div_ceil(8).max(1)) {

@@ -11,6 +11,7 @@ mod callers;
 mod ctl_lines;
 mod door;
 mod drain;
+mod instances;
 mod key_create;
 mod kills;
 mod limits;

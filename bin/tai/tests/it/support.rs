@@ -88,12 +88,17 @@ pub(crate) fn python_verifier(export: &Path) -> Said {
 
 /// Both verifiers agree that nothing is wrong. Gives the receipts of the export.
 pub(crate) fn assert_verified(dir: &Path) -> Vec<Value> {
-    let own = tai(dir, &["ledger", "verify"]);
+    assert_verified_by(&|args| tai(dir, args))
+}
+
+/// [`assert_verified`] of the ledger that `tai` is run on.
+pub(crate) fn assert_verified_by(tai: &dyn Fn(&[&str]) -> Said) -> Vec<Value> {
+    let own = tai(&["ledger", "verify"]);
     assert_eq!(own.code, Some(0), "{}{}", own.out, own.err);
     assert_eq!(own.out.lines().filter(|line| line.starts_with('✓')).count(), 4, "{}", own.out);
     let room = tempfile::tempdir().unwrap();
     let file = room.path().join("export.jsonl");
-    let export = tai(dir, &["ledger", "export", "--to", file.to_str().unwrap()]);
+    let export = tai(&["ledger", "export", "--to", file.to_str().unwrap()]);
     assert_eq!(export.code, Some(0), "{}", export.err);
     if !testkit::python::present() {
         testkit::skip::record("the second verifier", "Python is not installed");

@@ -1,0 +1,188 @@
+//! Several instances on one PostgreSQL server.
+//!
+//! Owns: that it does not matter which of them is asked, that one which dies, hangs or has a wrong
+//! clock loses and doubles nothing, and that what is changed on one holds on all. Refuses to know:
+//! tables, which the store's own tests look at.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::clockshift::{self, SHIFT};
+use testkit::postgres::Cluster;
+use testkit::tai::Tai;
+
+use crate::callers::*;
+use crate::kills::{Acknowledged, Whereabouts, ask_again, ask_away, assert_among, assert_settled};
+use crate::support::*;
+
+const CLIENTS: u64 = 24;
+/// Longer than an instance that gives no sign of life counts as alive.
+const PAUSE: Duration = Duration::from_secs(12);
+/// What is changed on one instance holds on the others.
+const EVERYWHERE: Duration = Duration::from_secs(2);
+
+/// A database of the test's own, and folders for instances.
+struct Shared {
+    // Ends after the folders are gone.
+    _cluster: Arc<Cluster>,
+    room: TempDir,
+    url: String,
+}
+
+impl Shared {
+    /// `None` where PostgreSQL is not installed.
+    fn new() -> Option<Shared> {
+        let cluster = Cluster::shared().unwrap()?;
+        let url = cluster.url(&cluster.database().unwrap());
+        Some(Shared { _cluster: cluster, room: tempfile::tempdir().unwrap(), url })
+    }
+
+    fn envs<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let own = [("RECEIPT_LEDGER_BACKEND", "postgres"), ("DATABASE_URL", self.url.as_str())];
+        [&own, more].concat()
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.room.path().join(name)
+    }
+
+    fn start(&self, name: &str, more: &[(&str, &str)]) -> Tai {
+        start(&self.dir(name), &self.envs(more))
+    }
+
+    /// An instance whose wall clock is `shift_s` off.
+    fn start_off(&self, name: &str, shift_s: &str, more: &[(&str, &str)]) -> Tai {
+        let shim = clockshift::build().unwrap();
+        let mut builder = Tai::builder(bin(), &self.dir(name)).preload(&shim).env(SHIFT, shift_s);
+        for (variable, value) in self.envs(more) {
+            builder = builder.env(variable, value);
+        }
+        builder.start().unwrap()
+    }
+
+    fn tai(&self, args: &[&str]) -> Said {
+        command(&self.dir("verbs"), args).envs(self.envs(&[])).output().unwrap().into()
+    }
+}
+
+fn send(tai: &Tai, signal: Signal) {
+    let pid = Pid::from_raw(tai.pid().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn addresses(instances: &[&Tai]) -> Vec<SocketAddr> {
+    instances.iter().map(|tai| tai.address()).collect()
+}
+
+#[test]
+fn an_instance_that_dies_or_hangs_or_has_a_wrong_clock_loses_and_doubles_nothing() {
+    let Some(shared) = Shared::new() else {
+        testkit::skip!("PostgreSQL is not installed");
+    };
+    let often = [("GOVERNOR_STATE_CHECK_INTERVAL_MS", "200")];
+    let mut first = shared.start("first", &often);
+    let mut early = shared.start_off("early", "3600", &often);
+    let late = shared.start_off("late", "-3600", &often);
+    // It finds its connections gone when it comes back.
+    early.expect_errors();
+    let whereabouts = Whereabouts::default();
+    whereabouts.set(addresses(&[&first, &early, &late]));
+    let acknowledged: Acknowledged = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|name| {
+                let whereabouts = &whereabouts;
+                scope.spawn(move || ask_away(whereabouts, name, 7_000 + name, "shared"))
+            })
+            .collect();
+        // How long each part takes; nothing is waited for.
+        thread::sleep(Duration::from_secs(3));
+        first.kill().unwrap();
+        whereabouts.set(addresses(&[&early, &late]));
+        thread::sleep(Duration::from_secs(1));
+        first = shared.start("first", &often);
+        whereabouts.set(addresses(&[&first, &early, &late]));
+        thread::sleep(Duration::from_secs(1));
+        send(&early, Signal::STOP);
+        thread::sleep(PAUSE);
+        send(&early, Signal::CONT);
+        thread::sleep(Duration::from_secs(3));
+        whereabouts.end();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(acknowledged.len() > 500, "hardly a load: {}", acknowledged.len());
+    println!("{} requests acknowledged by three instances", acknowledged.len());
+    for tai in [&first, &early, &late] {
+        ask_again(tai.address(), &acknowledged);
+    }
+    until("the last actions are settled", || {
+        let page = get(&mut client(late.address()), "/metrics").body;
+        let page = String::from_utf8(page).unwrap();
+        page.lines().any(|line| line == "tai_actions_unsettled 0").then_some(())
+    });
+    for tai in [first, early, late] {
+        stop(tai);
+    }
+    let receipts = assert_verified_by(&|args| shared.tai(args));
+    assert_among(&receipts, &acknowledged);
+    assert_settled(&receipts);
+}
+
+#[test]
+fn what_is_changed_on_one_instance_holds_on_all() {
+    let Some(shared) = Shared::new() else {
+        testkit::skip!("PostgreSQL is not installed");
+    };
+    let admin_text = new_key();
+    let guarded = [("AUTH_REQUIRED", "true"), ("ADMIN_API_KEY", admin_text.as_str())];
+    let (one, other) = (shared.start("one", &guarded), shared.start("other", &guarded));
+    let (mut admin, mut there) =
+        (Caller::keyed(one.address(), &admin_text), Caller::keyed(other.address(), &admin_text));
+    let key = issue(&mut admin, &json!({"tenant_id": "acme"}));
+    let status = |tai: &Tai| key.caller(tai.address()).get("/receipts?limit=1").status;
+    assert_eq!((status(&one), status(&other)), (200, 200), "at once");
+
+    let revoked = admin.delete(&format!("/admin/keys/{}?tenant_id=acme", key.id));
+    assert_eq!((revoked.status, status(&one)), (200, 401), "from the answer on");
+    let since = Instant::now();
+    until("the key is refused everywhere", || (status(&other) == 401).then_some(()));
+    assert!(since.elapsed() < EVERYWHERE, "{:?}", since.elapsed());
+
+    let change = json!({"value": "77"});
+    let changed = admin.put("/admin/settings/RATE_LIMIT_PER_SECOND", &change);
+    assert_eq!(changed.status, 200, "{}", text(&changed));
+    let shown = |caller: &mut Caller| {
+        let settings = caller.get("/admin/settings").json().unwrap();
+        let rows = settings["settings"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["name"] == "RATE_LIMIT_PER_SECOND").unwrap()["value"]
+            .clone()
+    };
+    assert_eq!(shown(&mut admin), Value::from("77"));
+    until("the setting holds everywhere", || (shown(&mut there) == "77").then_some(()));
+    stop(one);
+    stop(other);
+    assert_verified_by(&|args| shared.tai(args));
+}
+
+#[test]
+fn a_database_that_cannot_be_had_is_named_and_its_password_is_not() {
+    let (_room, dir) = room();
+    let said = |envs: &[(&str, &str)]| {
+        let mut serve = command(&dir, &["serve"]);
+        Said::from(serve.env("PORT", "0").envs(envs.iter().copied()).output().unwrap())
+    };
+    let postgres = ("RECEIPT_LEDGER_BACKEND", "postgres");
+    let unset = said(&[postgres]);
+    assert_eq!(unset.code, Some(2), "{}", unset.err);
+    assert!(unset.err.contains("DATABASE_URL"), "{}", unset.err);
+    let nowhere = "postgres://tai:Xq7ZmarkerXq7Z@127.0.0.1:1/tai";
+    let gone = said(&[postgres, ("DATABASE_URL", nowhere)]);
+    assert!(gone.code.is_some_and(|code| code != 0), "{}", gone.err);
+    assert!(gone.err.contains("DATABASE_URL"), "{}", gone.err);
+    assert!(!format!("{}{}", gone.err, gone.out).contains("Xq7Z"));
+}
