@@ -256,6 +256,12 @@ impl OpenGroup {
         self.lock().group.as_ref().map_or(0, |group| group.waiting.len())
     }
 
+    /// Receipts in the open group.
+    #[must_use]
+    pub fn receipts(&self) -> usize {
+        self.lock().group.as_ref().map_or(0, |group| group.batch.entries.len())
+    }
+
     /// For `select!`: ready when something may have been put in.
     #[must_use]
     pub fn filled(&self) -> &Receiver<()> {

@@ -34,6 +34,10 @@ use crate::supervise::Stop;
 /// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
 const GROUP_MAX: usize = 512;
 
+/// Receipts that one command brings at most: a signal's result, what had waited for it, and the next
+/// attempt among them.
+const UNIT_MAX: usize = 16;
+
 /// Commands whose keys are looked up at once.
 const TURN_MAX: usize = 64;
 
@@ -132,6 +136,10 @@ impl<'a> Decider<'a> {
         };
         let open = Arc::clone(&self.shared.open);
         for (submission, prior) in submissions.into_iter().zip(priors) {
+            if !self.has_room() {
+                let _ = submission.reply.send(Reply::Again);
+                continue;
+            }
             let (epoch, ledger) = (self.epoch, self.identity.ledger);
             let empty = || Group::empty(self.shared.progress.next_group(), epoch, ledger);
             open.fill(empty, |group, lost| {
@@ -148,18 +156,26 @@ impl<'a> Decider<'a> {
 
     /// The next command, as soon as the open group has room for it; `None` when asked to stop.
     fn next(&self) -> Option<Submission> {
-        let (open, stop) = (&self.shared.open, self.stop.channel());
-        while open.waiting() >= GROUP_MAX {
-            // The writer may be gone for good: whoever waits for it must be able to stop.
-            select! {
-                recv(open.taken()) -> _ => {}
-                recv(stop) -> _ => return None,
-            }
+        if !self.has_room() {
+            return None;
         }
         select! {
             recv(self.shared.queue) -> submission => submission.ok(),
-            recv(stop) -> _ => None,
+            recv(self.stop.channel()) -> _ => None,
         }
+    }
+
+    /// Waits until the open group has room for a command; false when asked to stop.
+    fn has_room(&self) -> bool {
+        let (open, batch_max) = (&self.shared.open, self.shared.store.batch_max());
+        while open.waiting() >= GROUP_MAX || open.receipts().saturating_add(UNIT_MAX) > batch_max {
+            // The writer may be gone for good: whoever waits for it must be able to stop.
+            select! {
+                recv(open.taken()) -> _ => {}
+                recv(self.stop.channel()) -> _ => return false,
+            }
+        }
+        true
     }
 
     /// Forgets the answers that the store has by now. Before the keys are looked up there, so that

@@ -199,6 +199,11 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// Receipts that a batch may hold at most.
+    fn batch_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Where the log of this writer stands: all of the ledger, unless it is shared.
     fn head(&self) -> Result<HeadRecord, ReadError>;
 
