@@ -1,6 +1,9 @@
 //! The backend on PostgreSQL, on a server of the tests' own.
 
 mod basics;
+mod load;
+mod outcomes;
+mod proxy;
 
 use std::sync::Arc;
 
