@@ -1,9 +1,12 @@
 //! The backend on PostgreSQL, on a server of the tests' own.
 
 mod basics;
+mod leases;
+mod ledgers;
 mod load;
 mod outcomes;
 mod proxy;
+mod views;
 
 use std::sync::Arc;
 

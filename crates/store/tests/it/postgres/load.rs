@@ -11,10 +11,10 @@ use engine::ports::Store;
 use store::postgres::PgStore;
 use testkit::postgres::Cluster;
 use testkit::store::StopOnDrop;
-use testkit::store::shared::{Load, Tally, run};
+use testkit::store::shared::{Load, Tally, check_all_there, run};
 
 use super::proxy::{Fault, Proxy};
-use super::{MISSING, cluster, intact, options, writers};
+use super::{MISSING, cluster, options, writers};
 
 const WRITERS: usize = 8;
 
@@ -25,6 +25,13 @@ fn timed(writers: &[Box<dyn Store>], load: Load) -> Tally {
     tally
 }
 
+/// All that was acknowledged, once, in chains and logs that verify.
+fn check(cluster: &Cluster, database: &str, store: &dyn Store, load: Load, tally: &Tally) {
+    check_all_there(store, WRITERS, load);
+    assert_eq!(tally.receipts, WRITERS * load.each);
+    assert_eq!(super::intact(cluster, database), tally.receipts as u64);
+}
+
 #[test]
 fn eight_writers_make_one_chain() {
     let Some(cluster) = cluster() else { testkit::skip!(MISSING) };
@@ -32,19 +39,20 @@ fn eight_writers_make_one_chain() {
     let each = std::env::var_os("LEDGER_LOAD").map_or(10_000, |count| {
         count.to_str().and_then(|count| count.parse().ok()).expect("LEDGER_LOAD is a number")
     });
-    let tally = timed(&writers, Load { each, batch: 50, others: 4 });
+    let load = Load { each, batch: 50, others: 4 };
+    let tally = timed(&writers, load);
     assert_eq!((tally.unavailable, tally.unknown), (0, 0));
     assert!(tally.lost > 0, "nobody lost a race");
-    assert_eq!(tally.receipts, WRITERS * each);
-    assert_eq!(intact(&cluster, &database), tally.receipts as u64);
+    check(&cluster, &database, &*writers[0], load, &tally);
 }
 
 #[test]
 fn one_hot_stream_alone_is_one_chain() {
     let Some(cluster) = cluster() else { testkit::skip!(MISSING) };
     let (database, writers) = writers(&cluster, WRITERS);
-    let tally = timed(&writers, Load { each: 500, batch: 25, others: 0 });
-    assert_eq!(intact(&cluster, &database), tally.receipts as u64);
+    let load = Load { each: 500, batch: 25, others: 0 };
+    let tally = timed(&writers, load);
+    check(&cluster, &database, &*writers[0], load, &tally);
 }
 
 #[test]
@@ -60,11 +68,11 @@ fn one_call_in_ten_of_unknown_outcome_loses_and_doubles_nothing() {
     let connect = || PgStore::connect(&options(proxy.url(&database))).unwrap();
     let writers: Vec<Box<dyn Store>> =
         (0..WRITERS).map(|_| Box::new(connect()) as Box<dyn Store>).collect();
-    let tally = timed(&writers, Load { each: 1_000, batch: 20, others: 4 });
+    let load = Load { each: 1_000, batch: 20, others: 4 };
+    let tally = timed(&writers, load);
     assert!(proxy.faults() > 40, "{} faults", proxy.faults());
     assert!(tally.unavailable > 0, "what was lost is unavailable");
-    assert_eq!(tally.receipts, WRITERS * 1_000);
-    assert_eq!(intact(&cluster, &database), tally.receipts as u64);
+    check(&cluster, &database, &*writers[0], load, &tally);
 }
 
 /// Disturbs a server of its own while writers load it.
@@ -80,8 +88,7 @@ fn disturbed(cluster: &Cluster, load: Load, disturb: impl Fn(&str) + Sync) -> Ta
         let _stopping = StopOnDrop(&done);
         timed(&writers, load)
     });
-    assert_eq!(tally.receipts, WRITERS * load.each);
-    assert_eq!(intact(cluster, &database), tally.receipts as u64);
+    check(cluster, &database, &*writers[0], load, &tally);
     tally
 }
 
