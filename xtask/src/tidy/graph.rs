@@ -99,6 +99,7 @@ const IMPURE: &[&str] =
 /// Crates that only some of ours may link, and why.
 const CONFINED: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["store", "bench"], "SQL stays behind the store port"),
+    ("tokio-postgres", &["store"], "SQL stays behind the store port"),
     ("google-cloud-pubsub", &["gcp"], "Google's clients stay in one crate"),
     ("google-cloud-auth", &["gcp"], "Google's clients stay in one crate"),
     ("google-cloud-gax", &["gcp"], "Google's clients stay in one crate"),

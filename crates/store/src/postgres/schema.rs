@@ -18,11 +18,12 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(6108116097)";
 
 const TABLES: &str = include_str!("schema.sql");
 
-/// What one look at the database says.
+/// What one look at the database says. Not by `to_regclass`, which may remember that a table was not
+/// there when another creator has just made it.
 const LOOK: &str = "
-SELECT to_regclass('meta') IS NOT NULL AS has_meta,
-    to_regclass('receipts') IS NOT NULL AS has_receipts,
-    current_setting('server_encoding') AS encoding";
+SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'meta' AND pg_table_is_visible(oid)),
+    EXISTS (SELECT FROM pg_class WHERE relname = 'receipts' AND pg_table_is_visible(oid)),
+    current_setting('server_encoding')";
 
 const META: &str = "SELECT value FROM meta WHERE name = $1";
 

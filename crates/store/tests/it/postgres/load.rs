@@ -11,6 +11,7 @@ use engine::ports::Store;
 use store::postgres::PgStore;
 use testkit::postgres::Cluster;
 use testkit::store::StopOnDrop;
+use testkit::store::author::{Author, keyed, note, stream};
 use testkit::store::shared::{Load, Tally, check_all_there, run};
 
 use super::proxy::{Fault, Proxy};
@@ -18,6 +19,7 @@ use super::{MISSING, cluster, options, writers};
 
 const WRITERS: usize = 8;
 
+#[expect(clippy::print_stdout, reason = "the figures of a load are for whoever runs it")]
 fn timed(writers: &[Box<dyn Store>], load: Load) -> Tally {
     let started = Instant::now();
     let tally = run(writers, load);
@@ -44,6 +46,31 @@ fn eight_writers_make_one_chain() {
     assert_eq!((tally.unavailable, tally.unknown), (0, 0));
     assert!(tally.lost > 0, "nobody lost a race");
     check(&cluster, &database, &*writers[0], load, &tally);
+}
+
+/// Prints what one writer and the server do on this machine; what is asserted is that it is kept.
+#[test]
+fn one_stream_takes_batch_after_batch() {
+    let Some(cluster) = cluster() else { testkit::skip!(MISSING) };
+    for (batch, count) in [(64, 200), (512, 50)] {
+        let (database, writers) = writers(&cluster, 1);
+        let (store, name) = (&*writers[0], stream("tenant"));
+        let mut author = Author::of(store);
+        // Sealed before: sealing is not the store's work.
+        let batches: Vec<_> = (0..count)
+            .map(|nth| {
+                let draft = |n: usize| keyed(note(), ((nth * batch + n) as u128).to_be_bytes());
+                let drafts: Vec<_> = (0..batch).map(|n| (&name, draft(n))).collect();
+                author.batch(&drafts)
+            })
+            .collect();
+        let started = Instant::now();
+        batches.iter().for_each(|batch| store.append(batch).unwrap());
+        let took = started.elapsed();
+        let rate = (batch * count) as f64 / took.as_secs_f64();
+        println!("batches of {batch}: {rate:.0} receipts a second, {:?} each", took / count as u32);
+        assert_eq!(super::intact(&cluster, &database), (batch * count) as u64);
+    }
 }
 
 #[test]

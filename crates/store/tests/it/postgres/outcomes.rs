@@ -69,6 +69,21 @@ fn a_statement_that_arrives_after_its_outcome_was_told_writes_nothing() {
     assert_eq!(intact(&cluster, &database), 2);
 }
 
+/// The test above would notice: without a new term the late statement is carried out.
+#[test]
+fn only_the_term_keeps_a_late_statement_out() {
+    let Some(cluster) = cluster() else { testkit::skip!(MISSING) };
+    let Place { proxy, database, store } = behind(&cluster, |n| (n == 1).then_some(Fault::Late));
+    let mut author = Author::of(&store);
+    author.append(&store, &[(&stream("a"), note())]);
+    let batch = author.batch(&[(&stream("a"), note())]);
+    assert!(matches!(store.append(&batch), Err(AppendError::Unavailable(_))));
+    assert_eq!(cluster.sql(&database, "SELECT term FROM logs").unwrap(), "2");
+    cluster.sql(&database, "UPDATE logs SET term = 1").unwrap();
+    proxy.release();
+    assert_eq!(everything(&store).len(), 2);
+}
+
 #[test]
 fn a_connection_that_is_killed_while_it_waits_for_a_lock_has_written_nothing() {
     let Some(cluster) = cluster() else { testkit::skip!(MISSING) };

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use engine::ports::Store;
 use ledger::Verifier;
 use ledger::verify::Verdict;
 use store::postgres::PgReader;
