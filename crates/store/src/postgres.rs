@@ -82,11 +82,16 @@ pub struct PgStore {
 }
 
 impl PgStore {
-    /// Connects, creates the tables where there are none, and begins a log.
+    /// Connects, creates the tables where there are none, and begins a log. All other calls are for
+    /// threads that may block: not for one that drives an async runtime.
     ///
     /// # Errors
     /// When the server cannot be reached in time, or holds something else.
     pub fn connect(options: &Options) -> Result<PgStore, ConnectError> {
+        link::apart(|| PgStore::open(options))
+    }
+
+    fn open(options: &Options) -> Result<PgStore, ConnectError> {
         let link = Arc::new(Link::new(options)?);
         let deadline = || Instant::now() + CALL_TIMEOUT;
         let open = link.wait(deadline(), link.open("upkeep"));

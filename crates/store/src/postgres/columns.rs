@@ -283,3 +283,87 @@ fn named_in(batch: &Batch, detail: &str) -> Vec<StreamName> {
     streams.dedup();
     streams
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::{Draft, Kind, LedgerId, StreamHead, seal};
+
+    use super::*;
+
+    const AT: Micros = Micros(1_700_000_000_000_000);
+
+    /// Two receipts of `b` around one of `a`, which has a key.
+    fn batch() -> Batch {
+        let ledger = LedgerId([1; 16]);
+        let before = HeadRecord::empty(ledger);
+        let mut heads = HashMap::new();
+        let (mut after, mut entries) = (before, Vec::new());
+        for (nth, name) in ["b", "a", "b"].into_iter().enumerate() {
+            let stream = StreamName::parse(name).unwrap();
+            let head = heads.entry(name).or_insert(StreamHead::EMPTY);
+            let draft = Draft::new(Kind::Transition, "grant");
+            let sealed = seal(&ledger, &stream, head, Micros(AT.0 + nth as i64), &draft).unwrap();
+            let prev_hash = head.last_hash;
+            *head = head.after(&sealed);
+            after = after.after(sealed.hash, sealed.at);
+            let key = (name == "a").then_some([9; 16]);
+            entries.push(Entry { kind: draft.kind, key, settles: None, sealed, prev_hash });
+        }
+        Batch { before, after, entries, due: Vec::new(), snapshots: Vec::new() }
+    }
+
+    #[test]
+    fn a_place_grows_with_the_instant_and_tells_logs_apart() {
+        let later = Micros(AT.0 + 1);
+        assert!(place(AT, 1).unwrap() < place(AT, 2).unwrap());
+        assert!(place(AT, 1_023).unwrap() < place(later, 1).unwrap());
+        assert_eq!(place(AT, 1), place(AT, 1_025));
+        let year_2255 = Micros(9_000_000_000_000_000);
+        assert!(place(year_2255, i64::MAX).unwrap() > 0);
+        assert_eq!(place(types::time::MICROS_MAX, 1), None);
+        assert_eq!(place(Micros(-1), 1), None);
+    }
+
+    #[test]
+    fn streams_stand_in_byte_order_with_first_and_last() {
+        let batch = batch();
+        let columns = Columns::of(&batch, 7).unwrap();
+        let streams = &columns.streams;
+        assert_eq!(streams.names, ["a", "b"]);
+        assert_eq!((&streams.seqs[..], &streams.nexts[..]), (&[Some(0), Some(0)][..], &[1, 2][..]));
+        assert_eq!(streams.lasts[1], Some(&batch.entries[2].sealed.hash.0[..]));
+        assert_eq!(columns.receipts.streams, [2, 1, 2]);
+        assert_eq!(columns.projections.keys.1, [columns.receipts.places[1]]);
+        assert_eq!(columns.params(&7, &1, &10).len(), APPEND.matches('$').count());
+    }
+
+    #[test]
+    fn a_stream_whose_receipts_do_not_follow_each_other_is_named() {
+        let mut gap = batch();
+        gap.entries[2].sealed.seq = 5;
+        let mut forked = batch();
+        forked.entries[2].prev_hash = None;
+        for batch in [gap, forked] {
+            let named = vec![StreamName::parse("b").unwrap()];
+            assert_eq!(Columns::of(&batch, 7).err(), Some(Unfit::Broken(named)));
+        }
+        let mut late = batch();
+        late.entries[0].sealed.at = types::time::MICROS_MAX;
+        assert!(matches!(Columns::of(&late, 7), Err(Unfit::Unstorable(_))));
+    }
+
+    #[test]
+    fn a_taken_key_or_id_names_its_stream_in_any_language() {
+        let batch = batch();
+        let named = |detail: &str| -> Vec<String> {
+            named_in(&batch, detail).iter().map(ToString::to_string).collect()
+        };
+        let key = format!("\\x{}", "09".repeat(16));
+        assert_eq!(named(&format!("Key (key)=({key}) already exists.")), ["a"]);
+        assert_eq!(named(&format!("Schlüssel »(key)=({key})« existiert bereits.")), ["a"]);
+        let mut id = b"\\x".to_vec();
+        hex_encode(&batch.entries[2].sealed.id.0, &mut id);
+        assert_eq!(named(&String::from_utf8(id).unwrap()), ["b"]);
+        assert!(named("Key (pos)=(9) already exists.").is_empty() && named("").is_empty());
+    }
+}

@@ -38,6 +38,18 @@ const TUNE: &str = "SET enable_seqscan = off; SET jit = off; SET bytea_output = 
 /// The values of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// Runs `work` on a thread of its own, since a thread that drives another runtime may not wait for
+/// this one. For opening, which a service does in the middle of its start.
+pub(super) fn apart<T: Send>(
+    work: impl FnOnce() -> Result<T, ConnectError> + Send,
+) -> Result<T, ConnectError> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("postgres-open".to_owned());
+        let opening = builder.spawn_scoped(scope, work).map_err(ConnectError::Thread)?;
+        opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// How to reach the server, and the thread that drives the connections to it.
 pub(super) struct Link {
     // `None` only while it is dropped.

@@ -70,6 +70,10 @@ impl PgReader {
     /// [`ConnectError::Missing`] when the database holds no ledger, and as
     /// [`super::PgStore::connect`].
     pub fn connect(options: &Options) -> Result<PgReader, ConnectError> {
+        super::link::apart(|| PgReader::open(options))
+    }
+
+    fn open(options: &Options) -> Result<PgReader, ConnectError> {
         let link = Link::new(options)?;
         let deadline = Instant::now() + CALL_TIMEOUT;
         let open = link.wait(deadline, link.open("export"));
