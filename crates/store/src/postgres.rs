@@ -60,6 +60,8 @@ const IS_DURABLE: &str =
 pub struct Options {
     /// `postgres://…`, or `host=… user=…` as libpq takes it. With `sslmode=require` the server's
     /// certificate is verified; with `prefer`, the default, an offered one is too.
+    /// Not the address of a pooler that gives each transaction another connection: statements are
+    /// prepared once.
     pub url: String,
 }
 

@@ -113,10 +113,9 @@ impl Failure {
         }
     }
 
-    /// True when the server takes no writes: it is, or has become, a standby.
-    pub(super) fn is_read_only(&self) -> bool {
-        let Failure::Sql(error) = self else { return false };
-        error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    /// True when the server gave the statement up after its own timeout.
+    pub(super) fn was_too_slow(&self) -> bool {
+        self.refusal().is_some_and(|refusal| *refusal.code() == SqlState::QUERY_CANCELED)
     }
 
     pub(super) fn read_error(&self) -> ReadError {

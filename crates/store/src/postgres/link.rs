@@ -220,11 +220,12 @@ impl Pool {
                 None => self.link.wait(deadline, self.link.open(self.role))?,
             };
             let outcome = self.link.wait(deadline, work(&mut session));
-            let broken = match &outcome {
-                Ok(_) | Err(Failure::Impossible(_)) => false,
-                Err(failure) => failure.refusal().is_none() || failure.is_read_only(),
+            let usable = match &outcome {
+                Ok(_) | Err(Failure::Impossible(_)) => true,
+                // Other refusals may be the session's own: of a standby, or of what was prepared.
+                Err(failure) => failure.was_too_slow(),
             };
-            if !broken {
+            if usable {
                 place.session = Some(session);
                 return outcome;
             }

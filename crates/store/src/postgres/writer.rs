@@ -186,10 +186,9 @@ impl Writer {
         } else if failure.is_corrupt() {
             AppendError::Fatal(self.fail(&failure.to_string()))
         } else {
-            if failure.is_read_only() {
-                // The next connection looks for the new primary.
-                self.session = None;
-            }
+            // It may be a standby by now, or what was prepared may be gone: the next connection finds
+            // the primary and prepares again.
+            self.session = None;
             AppendError::Unavailable(failure.to_string())
         })
     }

@@ -6,6 +6,7 @@ mod ledgers;
 mod load;
 mod outcomes;
 mod proxy;
+mod tls;
 mod views;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use super::proxy::{Fault, Plan, Proxy};
 use super::{MISSING, cluster, connect, intact, options};
 
 /// A call of the port ends within this: one round trip and the settling, and a busy machine.
-const CALL_MAX: Duration = Duration::from_secs(12);
+const CALL_MAX: Duration = Duration::from_secs(15);
 
 struct Place {
     proxy: Proxy,
@@ -179,6 +179,30 @@ fn a_server_that_is_gone_is_unavailable_and_found_again() {
     assert!(matches!(store.append(&batch), Err(AppendError::Unavailable(_))));
     assert!(store.query(&engine::ports::Query::default()).is_err());
     cluster.restart().unwrap();
+    store.append(&batch).unwrap();
+    assert_eq!(everything(&store).len(), 2);
+    assert_eq!(intact(&cluster, &database), 2);
+}
+
+#[test]
+fn a_refusal_is_unavailable_and_a_new_connection_finds_what_was_made_anew() {
+    let Some(cluster) = cluster() else { testkit::skip!(MISSING) };
+    let database = cluster.database().unwrap();
+    let store = connect(&cluster, &database);
+    let mut author = Author::of(&store);
+    author.append(&store, &[(&stream("a"), note())]);
+    let batch = author.batch(&[(&stream("a"), note())]);
+    cluster.sql(&database, "ALTER TABLE receipts RENAME TO elsewhere").unwrap();
+    assert!(matches!(store.append(&batch), Err(AppendError::Unavailable(_))));
+    assert!(matches!(store.read(&stream("a"), 0, 9), Err(ReadError::Unavailable(_))));
+    assert_eq!(store.head().unwrap(), batch.before);
+    cluster.sql(&database, "ALTER TABLE elsewhere RENAME TO receipts").unwrap();
+    // Idle connections die unnoticed.
+    let forget = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'
+            AND application_name LIKE 'tai %'"
+    );
+    cluster.sql("postgres", &forget).unwrap();
     store.append(&batch).unwrap();
     assert_eq!(everything(&store).len(), 2);
     assert_eq!(intact(&cluster, &database), 2);
