@@ -6,6 +6,8 @@
 
 pub mod clockshift;
 pub mod crashfs;
+pub mod firestore;
+mod gcloud;
 pub mod http;
 pub mod parsers;
 pub mod place;

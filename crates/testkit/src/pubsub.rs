@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{http, place};
+use crate::{gcloud, http, place};
 
 /// A virtual machine on two busy cores.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -122,33 +122,8 @@ fn spawn(program: &Path, address: SocketAddr, scratch: &Path) -> Result<Child> {
 fn program() -> Option<PathBuf> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
     PROGRAM
-        .get_or_init(|| {
-            let root = std::env::var_os("CLOUDSDK_ROOT").map(PathBuf::from).or_else(gcloud_root)?;
-            let program = root.join("platform/pubsub-emulator/bin/cloud-pubsub-emulator");
-            (program.is_file() && has_java()).then_some(program)
-        })
+        .get_or_init(|| gcloud::file("platform/pubsub-emulator/bin/cloud-pubsub-emulator"))
         .clone()
-}
-
-fn gcloud_root() -> Option<PathBuf> {
-    let output = Command::new("gcloud")
-        .args(["info", "--format=value(installation.sdk_root)"])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let root = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| PathBuf::from(root.trim()))
-}
-
-fn has_java() -> bool {
-    let named = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
-    Command::new(named.unwrap_or_else(|| PathBuf::from("java")))
-        .arg("-version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
