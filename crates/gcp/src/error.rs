@@ -46,6 +46,35 @@ pub enum Error {
     /// The stream of messages ended without a reason.
     #[error("the stream of messages has ended")]
     Ended,
+    /// The system has no thread for the calls to Firestore.
+    #[error("cannot start a runtime for Firestore")]
+    Runtime(#[source] std::io::Error),
+    /// There is no HTTP client, as when the system's certificates cannot be read.
+    #[error("cannot make a client for Firestore")]
+    Http(#[source] reqwest::Error),
+    /// The system has no random bytes for the secret of a new ledger.
+    #[error("there are no random bytes")]
+    Random(#[source] getrandom::Error),
+    /// Firestore refuses what opening a ledger needs, or cannot be reached.
+    #[error("Firestore does not open the ledger: {0}")]
+    Firestore(String),
+    /// As above, for a read.
+    #[error("Firestore does not open the ledger")]
+    FirestoreRead(#[from] engine::ports::ReadError),
+    /// Another version wrote the ledger.
+    #[error("the ledger in Firestore has format {found}, this version knows {known}")]
+    Format {
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// What stands where a ledger begins is none.
+    #[error("the document meta/ledger in Firestore is not that of a ledger")]
+    Foreign,
+    /// There is no ledger to read.
+    #[error("there is no ledger in Firestore")]
+    NoLedger,
     /// One replay at a time, or two of them would hand each other's messages around.
     #[error("dead letters are being replayed already")]
     ReplayRunning,

@@ -4,6 +4,7 @@
 //! to use an emulator. Refuses to know: what a message means and what is decided.
 
 mod error;
+pub mod firestore;
 pub mod pubsub;
 
 pub use error::Error;
