@@ -39,7 +39,7 @@ pub(crate) fn run(verb: Ledger, settings: &Settings) -> anyhow::Result<ExitCode>
 /// The directory of a ledger in files, for verbs that are about files.
 fn files(settings: &Settings) -> anyhow::Result<&Path> {
     match settings.receipt_ledger_backend {
-        Backend::Postgres => bail!(
+        Backend::Postgres | Backend::Firestore => bail!(
             "RECEIPT_LEDGER_BACKEND: this verb is for a ledger in files; a database is backed up \
              with its own tools, and checked with `tai ledger verify`"
         ),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use engine::ports::Store;
 use engine::supervise::{Stop, Worker};
+use gcp::firestore::{self, FirestoreStore};
 use ledger::verify::Finding;
 use ledger::{HeadRecord, LedgerId, Row};
 use settings::{Backend, Settings};
@@ -55,6 +56,13 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
             let worker = maintenance(move || maintained.maintain());
             Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
         }
+        Backend::Firestore => {
+            let store = FirestoreStore::open(&firestore(settings)?).context("GCP_PROJECT_ID")?;
+            let store = Arc::new(store);
+            let maintained = Arc::clone(&store);
+            let worker = maintenance(move || maintained.maintain());
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
+        }
     }
 }
 
@@ -72,10 +80,22 @@ fn database(settings: &Settings) -> anyhow::Result<postgres::Options> {
     Ok(postgres::Options { url: url.expose().to_owned() })
 }
 
+fn firestore(settings: &Settings) -> anyhow::Result<firestore::Options> {
+    let project = settings.gcp_project_id.clone();
+    let project =
+        project.context("GCP_PROJECT_ID: not set, and RECEIPT_LEDGER_BACKEND is firestore")?;
+    Ok(firestore::Options {
+        project,
+        database: settings.firestore_database.clone(),
+        emulator: settings.firestore_emulator_host.clone(),
+    })
+}
+
 /// A look at what no single setting shows.
 pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
     match settings.receipt_ledger_backend {
         Backend::Postgres => database(settings).map(drop),
+        Backend::Firestore => firestore(settings).map(drop),
         Backend::Sqlite | Backend::Memory => Ok(()),
     }
 }
@@ -86,6 +106,8 @@ pub(crate) enum Source {
     Files(Reader),
     /// A database.
     Postgres(Box<PgReader>),
+    /// Documents.
+    Firestore(Box<firestore::reader::Reader>),
 }
 
 impl Source {
@@ -104,6 +126,10 @@ impl Source {
                 let reader = PgReader::connect(&database(settings)?).context("DATABASE_URL")?;
                 Ok(Source::Postgres(Box::new(reader)))
             }
+            Backend::Firestore => {
+                let reader = firestore::reader::Reader::open(&firestore(settings)?);
+                Ok(Source::Firestore(Box::new(reader.context("GCP_PROJECT_ID")?)))
+            }
         }
     }
 
@@ -111,6 +137,7 @@ impl Source {
         match self {
             Source::Files(reader) => reader.ledger(),
             Source::Postgres(reader) => reader.ledger(),
+            Source::Firestore(reader) => reader.ledger(),
         }
     }
 
@@ -118,7 +145,7 @@ impl Source {
     pub(crate) fn head_record(&self) -> Option<HeadRecord> {
         match self {
             Source::Files(reader) => reader.head_record(),
-            Source::Postgres(_) => None,
+            Source::Postgres(_) | Source::Firestore(_) => None,
         }
     }
 
@@ -127,7 +154,7 @@ impl Source {
     pub(crate) fn table_head(&self) -> Option<HeadRecord> {
         match self {
             Source::Files(reader) => Some(reader.table_head()),
-            Source::Postgres(_) => None,
+            Source::Postgres(_) | Source::Firestore(_) => None,
         }
     }
 
@@ -135,7 +162,7 @@ impl Source {
     pub(crate) fn vouches(&self) -> bool {
         match self {
             Source::Files(reader) => reader.head_record().is_some(),
-            Source::Postgres(_) => true,
+            Source::Postgres(_) | Source::Firestore(_) => true,
         }
     }
 
@@ -152,6 +179,7 @@ impl Source {
                 Ok(Vec::new())
             }
             Source::Postgres(reader) => Ok(reader.for_each(stream, take)?),
+            Source::Firestore(reader) => Ok(reader.for_each(stream, take)?),
         }
     }
 }

@@ -52,6 +52,8 @@ choices! {
         Memory = "memory" | "ets",
         /// A server that any number of instances share.
         Postgres = "postgres",
+        /// Google's Firestore, that any number of instances share.
+        Firestore = "firestore",
     }
     /// When the embedded database waits for the disk.
     Synchronous {

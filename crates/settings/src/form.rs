@@ -27,6 +27,9 @@ pub enum Form {
     /// Where a PostgreSQL database is, as
     /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS> defines it.
     PostgresUrl,
+    /// The id of a Firestore database, as
+    /// <https://cloud.google.com/firestore/docs/manage-databases#database_id> defines it.
+    FirestoreDatabase,
 }
 
 /// The fewest characters of a key: 128 bits even if all of them are hex digits.
@@ -63,6 +66,14 @@ impl Form {
             Form::HostPort => {
                 text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
             }
+            Form::FirestoreDatabase => {
+                let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+                let named = (4..=63).contains(&text.len())
+                    && text.starts_with(|first: char| first.is_ascii_lowercase())
+                    && !text.ends_with('-')
+                    && text.bytes().all(allowed);
+                named || text == "(default)"
+            }
             // Its parts are for the client to read; here a path or a bare name is told apart.
             Form::PostgresUrl => ["postgres://", "postgresql://"].iter().any(|scheme| {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
@@ -81,6 +92,9 @@ impl Form {
                 "3 to 255 letters, digits and - . _ ~ + %, with a letter first and not goog"
             }
             Form::HostPort => "a host and a port, such as localhost:8085",
+            Form::FirestoreDatabase => {
+                "(default), or 4 to 63 lower-case letters, digits and hyphens, with a letter first"
+            }
             Form::PostgresUrl => "a URL such as postgres://user@host:5432/database",
         }
     }
@@ -142,6 +156,11 @@ mod tests {
                 Form::PubsubName,
                 &["abc", "A1-._~+%", "erlang-autonomics-dlq", &name, "go0g"],
                 &["", "ab", &endless, "1abc", "-abc", "goog", "google", "a/b", "a b", "abc\u{e9}"],
+            ),
+            (
+                Form::FirestoreDatabase,
+                &["(default)", "tai1", "a-b-c"],
+                &["", "tai", "1tai", "tai-", "Tai1", "(other)", "a/bcd"],
             ),
             (
                 Form::PostgresUrl,

@@ -115,10 +115,16 @@ knobs! {
         live;
     RECEIPT_LEDGER_BACKEND => receipt_ledger_backend: Backend, Kind::Choice(Backend::WORDS),
         Some("sqlite"), "",
-        "Where receipts are kept; memory (also called ets) loses them when the process ends, postgres is shared by any number of instances.";
+        "Where receipts are kept; memory (also called ets) loses them when the process ends, postgres and firestore are shared by any number of instances.";
     DATABASE_URL => database_url: Option<Secret>, Kind::Text(Form::PostgresUrl), None, "",
         "The PostgreSQL database that receipts are kept in.",
         secret;
+    FIRESTORE_DATABASE => firestore_database: String, Kind::Text(Form::FirestoreDatabase),
+        Some("(default)"), "",
+        "The Firestore database of GCP_PROJECT_ID that receipts are kept in.";
+    FIRESTORE_EMULATOR_HOST => firestore_emulator_host: Option<String>, Kind::Text(Form::HostPort),
+        None, "",
+        "Address of a Firestore emulator to use instead of Google's service.";
     MAX_STATE_AGE_S => max_state_age_s: u64, from_to(1, 3_600), Some("2"), "seconds",
         "The greatest age of a state in a shared store that anything is answered from; older ones are read again.",
         live;
@@ -236,6 +242,8 @@ mod tests {
                 "MAX_CONNECTIONS",
                 "RECEIPT_LEDGER_BACKEND",
                 "LEDGER_DIR",
+                "FIRESTORE_DATABASE",
+                "FIRESTORE_EMULATOR_HOST",
                 "SQLITE_SYNCHRONOUS",
                 "CATALOGUE_FILE",
                 "GCP_PROJECT_ID",

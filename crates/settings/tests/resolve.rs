@@ -42,6 +42,8 @@ fn nothing_set_gives_the_defaults() {
         max_body_bytes: 1_048_576,
         receipt_ledger_backend: Backend::Sqlite,
         database_url: None,
+        firestore_database: "(default)".to_owned(),
+        firestore_emulator_host: None,
         max_state_age_s: 2,
         ledger_dir: PathBuf::from("tai-data"),
         receipt_buffer_size: 10_000,
@@ -92,6 +94,7 @@ fn samples(row: &Knob) -> (String, String) {
         }
         Kind::Text(Form::ProjectId | Form::PubsubName) => text("name-one", "name-two"),
         Kind::Text(Form::HostPort) => text("one:8085", "two:8085"),
+        Kind::Text(Form::FirestoreDatabase) => text("name-one", "name-two"),
         Kind::Text(Form::PostgresUrl) => text("postgres://one/tai", "postgresql://u@two:5432/tai"),
     }
 }
@@ -193,7 +196,7 @@ fn refusals_name_setting_source_and_range() {
         (
             "RECEIPT_LEDGER_BACKEND",
             "firestore",
-            "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets, postgres",
+            "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets, postgres, firestore",
         ),
         ("BIND_ADDRESS", "host", "BIND_ADDRESS (environment): expected an IPv4 or IPv6 address"),
         (

@@ -1,4 +1,4 @@
-//! Several instances on one PostgreSQL server.
+//! Several instances on one PostgreSQL server, or on one Firestore.
 //!
 //! Owns: that it does not matter which of them is asked, that one which dies, hangs or has a wrong
 //! clock loses and doubles nothing, and that what is changed on one holds on all. Refuses to know:
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::clockshift::{self, SHIFT};
+use testkit::firestore::Emulator;
 use testkit::postgres::Cluster;
 use testkit::tai::Tai;
 
@@ -27,24 +28,44 @@ const PAUSE: Duration = Duration::from_secs(12);
 /// What is changed on one instance holds on the others.
 const EVERYWHERE: Duration = Duration::from_secs(2);
 
-/// A database of the test's own, and folders for instances.
+/// A ledger of the test's own that instances share, and folders for them.
 struct Shared {
     // Ends after the folders are gone.
-    _cluster: Arc<Cluster>,
+    _server: Server,
     room: TempDir,
-    url: String,
+    own: Vec<(&'static str, String)>,
+}
+
+#[expect(dead_code, reason = "held for its drop")]
+enum Server {
+    Postgres(Arc<Cluster>),
+    Firestore(Emulator),
 }
 
 impl Shared {
     /// `None` where PostgreSQL is not installed.
-    fn new() -> Option<Shared> {
+    fn on_postgres() -> Option<Shared> {
         let cluster = Cluster::shared().unwrap()?;
         let url = cluster.url(&cluster.database().unwrap());
-        Some(Shared { _cluster: cluster, room: tempfile::tempdir().unwrap(), url })
+        let own = vec![("RECEIPT_LEDGER_BACKEND", "postgres".to_owned()), ("DATABASE_URL", url)];
+        Some(Shared { _server: Server::Postgres(cluster), room: tempfile::tempdir().unwrap(), own })
+    }
+
+    /// `None` where the emulator is not installed.
+    fn on_firestore() -> Option<Shared> {
+        let emulator = Emulator::start().unwrap()?;
+        let own = vec![
+            ("RECEIPT_LEDGER_BACKEND", "firestore".to_owned()),
+            ("GCP_PROJECT_ID", "instances".to_owned()),
+            ("PUBSUB_ENABLED", "false".to_owned()),
+            ("FIRESTORE_EMULATOR_HOST", emulator.address().to_string()),
+        ];
+        let server = Server::Firestore(emulator);
+        Some(Shared { _server: server, room: tempfile::tempdir().unwrap(), own })
     }
 
     fn envs<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-        let own = [("RECEIPT_LEDGER_BACKEND", "postgres"), ("DATABASE_URL", self.url.as_str())];
+        let own: Vec<_> = self.own.iter().map(|(name, value)| (*name, value.as_str())).collect();
         [&own, more].concat()
     }
 
@@ -82,7 +103,7 @@ fn addresses(instances: &[&Tai]) -> Vec<SocketAddr> {
 
 #[test]
 fn an_instance_that_dies_or_hangs_or_has_a_wrong_clock_loses_and_doubles_nothing() {
-    let Some(shared) = Shared::new() else {
+    let Some(shared) = Shared::on_postgres() else {
         testkit::skip!("PostgreSQL is not installed");
     };
     let often = [("GOVERNOR_STATE_CHECK_INTERVAL_MS", "200")];
@@ -135,7 +156,7 @@ fn an_instance_that_dies_or_hangs_or_has_a_wrong_clock_loses_and_doubles_nothing
 
 #[test]
 fn what_is_changed_on_one_instance_holds_on_all() {
-    let Some(shared) = Shared::new() else {
+    let Some(shared) = Shared::on_postgres() else {
         testkit::skip!("PostgreSQL is not installed");
     };
     let admin_text = new_key();
@@ -167,6 +188,35 @@ fn what_is_changed_on_one_instance_holds_on_all() {
     stop(one);
     stop(other);
     assert_verified_by(&|args| shared.tai(args));
+}
+
+#[test]
+fn two_instances_share_a_ledger_in_firestore() {
+    let Some(shared) = Shared::on_firestore() else {
+        testkit::skip!("the Firestore emulator is not installed");
+    };
+    let (mut one, other) = (shared.start("one", &[]), shared.start("other", &[]));
+    let whereabouts = Whereabouts::default();
+    whereabouts.set(addresses(&[&one, &other]));
+    let acknowledged: Acknowledged = thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|name| {
+                let whereabouts = &whereabouts;
+                scope.spawn(move || ask_away(whereabouts, name, 9_000 + name, "documents"))
+            })
+            .collect();
+        thread::sleep(Duration::from_secs(5));
+        one.kill().unwrap();
+        whereabouts.set(addresses(&[&other]));
+        thread::sleep(Duration::from_secs(2));
+        whereabouts.end();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(acknowledged.len() > 20, "hardly a load: {}", acknowledged.len());
+    println!("{} requests acknowledged by two instances", acknowledged.len());
+    ask_again(other.address(), &acknowledged);
+    stop(other);
+    assert_among(&assert_verified_by(&|args| shared.tai(args)), &acknowledged);
 }
 
 #[test]

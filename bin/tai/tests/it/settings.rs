@@ -66,9 +66,11 @@ seen! {
 }
 
 /// What cannot be seen from outside, or not without an emulator, and where it is tested instead.
-const UNSEEN: [(&str, &str); 10] = [
+const UNSEEN: [(&str, &str); 12] = [
     ("ACTION_TIMEOUT_MS", "the one action that ships has nothing to wait for: engine tests"),
     ("DATABASE_URL", SHARED),
+    ("FIRESTORE_DATABASE", SHARED),
+    ("FIRESTORE_EMULATOR_HOST", SHARED),
     ("MAX_STATE_AGE_S", SHARED),
     ("GCP_PROJECT_ID", EMULATED),
     ("PUBSUB_ENABLED", EMULATED),
