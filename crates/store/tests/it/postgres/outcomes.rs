@@ -223,3 +223,24 @@ fn a_log_that_lost_what_was_acknowledged_is_final() {
         assert!(matches!(store.head(), Err(ReadError::Corrupt(_))));
     }
 }
+
+/// What the tests with kills are worth: a commit that did not wait for the disk is gone after one.
+#[test]
+fn a_kill_reveals_commits_that_did_not_wait_for_the_disk() {
+    let Some(cluster) = Cluster::start().unwrap() else { testkit::skip!(MISSING) };
+    let database = cluster.database().unwrap();
+    // Nothing else writes the log of commits for so long.
+    cluster.sql("postgres", "ALTER SYSTEM SET wal_writer_delay = '10s'").unwrap();
+    cluster.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    let lasting = connect(&cluster, &database);
+    let mut author = Author::of(&lasting);
+    author.append(&lasting, &[(&stream("a"), note())]);
+    let url = format!("{}?options=-csynchronous_commit%3Doff", cluster.url(&database));
+    let fleeting = PgStore::connect(&options(url)).unwrap();
+    Author::of(&fleeting).append(&fleeting, &[(&stream("b"), note())]);
+    cluster.kill();
+    cluster.restart().unwrap();
+    assert_eq!(lasting.head().unwrap(), author.head);
+    assert!(matches!(fleeting.head(), Err(ReadError::Corrupt(_))), "acknowledged and lost");
+    assert_eq!(intact(&cluster, &database), 1);
+}
