@@ -49,7 +49,7 @@ fn files(settings: &Settings) -> anyhow::Result<&Path> {
 
 fn open(dir: &Path) -> anyhow::Result<Source> {
     let cannot = || format!("cannot read the ledger in {}", dir.display());
-    Ok(Source::Files(Reader::open(dir).with_context(cannot)?))
+    Ok(Source::Files(Box::new(Reader::open(dir).with_context(cannot)?)))
 }
 
 fn parse_stream(name: Option<&str>) -> anyhow::Result<Option<StreamName>> {

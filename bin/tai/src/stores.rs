@@ -103,7 +103,7 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
 /// A ledger that is open for reading, beside whoever writes it.
 pub(crate) enum Source {
     /// Files in a directory.
-    Files(Reader),
+    Files(Box<Reader>),
     /// A database.
     Postgres(Box<PgReader>),
     /// Documents.
@@ -120,7 +120,7 @@ impl Source {
             Backend::Sqlite => {
                 let dir = &settings.ledger_dir;
                 let cannot = || format!("cannot read the ledger in {} (LEDGER_DIR)", dir.display());
-                Ok(Source::Files(Reader::open(dir).with_context(cannot)?))
+                Ok(Source::Files(Box::new(Reader::open(dir).with_context(cannot)?)))
             }
             Backend::Postgres => {
                 let reader = PgReader::connect(&database(settings)?).context("DATABASE_URL")?;
