@@ -59,19 +59,25 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
         Backend::Firestore => {
             let store = FirestoreStore::open(&firestore(settings)?).context("GCP_PROJECT_ID")?;
             let store = Arc::new(store);
-            let maintained = Arc::clone(&store);
-            let worker = maintenance(move || maintained.maintain());
+            let (maintained, closed) = (Arc::clone(&store), Arc::clone(&store));
+            // Closed by the thread that may block; the next life of it renews the lease.
+            let worker = Worker::thread("store_maintenance", move |stop: Stop| {
+                beat(&stop, || maintained.maintain());
+                closed.close();
+            });
             Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
         }
     }
 }
 
 fn maintenance(maintain: impl Fn() + Send + Sync + 'static) -> Worker {
-    Worker::thread("store_maintenance", move |stop: Stop| {
-        while stop.channel().recv_timeout(MAINTAIN_INTERVAL).is_err_and(|e| e.is_timeout()) {
-            maintain();
-        }
-    })
+    Worker::thread("store_maintenance", move |stop: Stop| beat(&stop, &maintain))
+}
+
+fn beat(stop: &Stop, maintain: impl Fn()) {
+    while stop.channel().recv_timeout(MAINTAIN_INTERVAL).is_err_and(|e| e.is_timeout()) {
+        maintain();
+    }
 }
 
 fn database(settings: &Settings) -> anyhow::Result<postgres::Options> {
