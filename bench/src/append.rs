@@ -164,7 +164,7 @@ fn ours(runtime: &Runtime, dir: &Path, decisions: usize) -> Result<Ours> {
     let drive = Drive { prefix: "t", submitters: SUBMITTERS, tenants: TENANTS, decisions };
     let (took, waits, cpu) = runtime.block_on(async {
         let upkeep = upkeep(move || maintained.store.maintain());
-        let engine = start(Arc::clone(&recorder) as Arc<dyn Store>, upkeep, STATES_MAX)?;
+        let (engine, _) = start(Arc::clone(&recorder) as Arc<dyn Store>, upkeep, STATES_MAX)?;
         let cpu = CpuTimes::of(std::process::id())?;
         let started = Instant::now();
         let waits = drive.run(&engine).await?;
@@ -193,14 +193,19 @@ pub(crate) fn upkeep(maintain: impl Fn() + Send + Sync + 'static) -> Worker {
     })
 }
 
-/// An engine with the service's defaults.
-pub(crate) fn start(store: Arc<dyn Store>, upkeep: Worker, states_max: usize) -> Result<Engine> {
+/// An engine with the service's defaults, and what it counts.
+pub(crate) fn start(
+    store: Arc<dyn Store>,
+    upkeep: Worker,
+    states_max: usize,
+) -> Result<(Engine, Arc<Metrics>)> {
+    let metrics = Arc::new(Metrics::new()?);
     let parts = Parts {
         store,
         rules: Arc::new(Rules::builtin()?),
         clock: Arc::new(SystemClock::default()),
         registry: Registry::shipped(),
-        metrics: Arc::new(Metrics::new()?),
+        metrics: Arc::clone(&metrics),
         store_workers: vec![upkeep],
     };
     let options = Options {
@@ -213,7 +218,7 @@ pub(crate) fn start(store: Arc<dyn Store>, upkeep: Worker, states_max: usize) ->
         state_age_max: Duration::from_secs(2),
         verify_reads: true,
     };
-    Ok(Engine::start(parts, options))
+    Ok((Engine::start(parts, options), metrics))
 }
 
 /// Submitters that each decide on tenants of their own, one command at a time.

@@ -68,7 +68,7 @@ fn build(dir: &Path, size: Size) -> Result<()> {
     two_workers()?.block_on(async {
         let upkeep = upkeep(move || maintained.maintain());
         // Room for all states: with less, each turn around the tenants would load all of them.
-        let engine = start(Arc::clone(&store) as Arc<dyn Store>, upkeep, tenants * 4)?;
+        let (engine, _) = start(Arc::clone(&store) as Arc<dyn Store>, upkeep, tenants * 4)?;
         drive.run(&engine).await?;
         engine.drain(Duration::from_secs(10)).await;
         Ok(())

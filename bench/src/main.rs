@@ -3,6 +3,7 @@
 //! Owns: the list of measurements and the command line. Refuses to know: how anything is measured.
 
 mod append;
+mod backends;
 mod bare;
 mod big;
 mod keys;
@@ -48,17 +49,18 @@ impl Size {
 
 type Measure = fn(Size) -> Result<Report>;
 
-const MEASUREMENTS: [(&str, Measure); 6] = [
+const MEASUREMENTS: [(&str, Measure); 7] = [
     ("append", append::run),
     ("verify", verify::run),
     ("restart", restart::run),
     ("marketplace", marketplace::run),
     ("memory", memory::run),
     ("neighbour", neighbour::run),
+    ("backends", backends::run),
 ];
 
 const USAGE: &str =
-    "usage: bench <append|verify|restart|marketplace|memory|neighbour|all> [--quick]";
+    "usage: bench <append|verify|restart|marketplace|memory|neighbour|backends|all> [--quick]";
 
 fn main() -> Result<()> {
     let mut name = None;
