@@ -191,6 +191,35 @@ fn what_is_changed_on_one_instance_holds_on_all() {
 }
 
 #[test]
+fn an_answer_without_a_receipt_is_as_old_as_the_setting_allows() {
+    let Some(shared) = Shared::on_postgres() else {
+        testkit::skip!("PostgreSQL is not installed");
+    };
+    let registrar = shared.start("registrar", &[]);
+    let now_ms = unix_secs() * 1000;
+    for (age_s, sees_it) in [("1", true), ("3600", false)] {
+        let other = shared.start(&format!("other-{age_s}"), &[("MAX_STATE_AGE_S", age_s)]);
+        let tenant = format!("aged-{age_s}");
+        let data =
+            json!({"tenant_id": tenant, "metric": "cpu", "value": 10, "timestamp_ms": now_ms});
+        let mut turn = 0;
+        let mut signal = || {
+            turn += 1;
+            post(&mut client(other.address()), "/pubsub", &push(&format!("m-{turn}"), &data)).status
+        };
+        assert_eq!(signal(), 422, "nobody knows the tenant, and that is remembered");
+        let granted =
+            post(&mut client(registrar.address()), "/marketplace", &event(&tenant, "grant"));
+        assert_eq!(granted.status, 200);
+        // Older than the one setting allows, and not than the other.
+        thread::sleep(Duration::from_millis(1_500));
+        assert_eq!(signal(), if sees_it { 200 } else { 422 }, "MAX_STATE_AGE_S={age_s}");
+        stop(other);
+    }
+    stop(registrar);
+}
+
+#[test]
 fn two_instances_share_a_ledger_in_firestore() {
     let Some(shared) = Shared::on_firestore() else {
         testkit::skip!("the Firestore emulator is not installed");
