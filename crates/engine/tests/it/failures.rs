@@ -21,6 +21,8 @@ fn expected(fault: Fault) -> (Option<Reason>, bool) {
         Fault::Lost => (Some(Reason::FirestoreError), false),
         Fault::Kept => (Some(Reason::FirestoreError), true),
         Fault::Conflict => (None, true),
+        Fault::UnknownLost => (Some(Reason::Timeout), false),
+        Fault::UnknownKept => (Some(Reason::Timeout), true),
         Fault::Fatal => (Some(Reason::Timeout), false),
         Fault::Dies => (Some(Reason::Timeout), true),
     }
@@ -28,7 +30,14 @@ fn expected(fault: Fault) -> (Option<Reason>, bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_commit_fails_is_told_the_truth_and_never_doubled() {
-    for fault in [Fault::Lost, Fault::Kept, Fault::Conflict, Fault::Dies] {
+    for fault in [
+        Fault::Lost,
+        Fault::Kept,
+        Fault::Conflict,
+        Fault::UnknownLost,
+        Fault::UnknownKept,
+        Fault::Dies,
+    ] {
         let world = World::new();
         let running = world.start();
         for (nth, action) in [Grant, Suspend, Resume].into_iter().enumerate() {
@@ -53,6 +62,41 @@ async fn a_command_whose_commit_fails_is_told_the_truth_and_never_doubled() {
         running.end(&world).await;
         assert_eq!(verify(&world.store).of(&tenant(1)).len(), 4, "{fault:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_a_rival_has_moved_on_is_decided_again() {
+    let world = World::new();
+    let running = Arc::new(world.start());
+    for number in 1..=3 {
+        running.decide(tenant(number), QUOTE).await;
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    world.store.appends_gate.close();
+    for (number, key) in [(3, "in flight"), (1, "outrun"), (2, "beside it"), (1, "on top of it")] {
+        let before = world.store.key_lookups.load(Ordering::SeqCst);
+        let asking = Arc::clone(&running);
+        tasks.spawn(async move {
+            let request = keyed(tenant(number), QUOTE, key, "{}");
+            let decided = asking.engine.act(request).await.unwrap().unwrap();
+            assert!(!decided.replayed, "{key}");
+            (number, decided.receipt.seq)
+        });
+        let taken = || world.store.key_lookups.load(Ordering::SeqCst) > before;
+        eventually("it is decided", taken).await;
+        eventually("the writer is held up", || world.store.appends_gate.waiting() == 1).await;
+    }
+    world.store.outrun(tenant(1));
+    world.store.appends_gate.open();
+    let mut decided: Vec<_> = tasks.join_all().await;
+    decided.sort_unstable();
+    // Registered and asked for once before; nobody's place was taken twice or left empty.
+    assert_eq!(decided, [(1, 2), (1, 3), (2, 2), (3, 2)]);
+    assert!(world.store.plan_done());
+    // Nothing that was built on the lost place reached the store.
+    assert_eq!(world.store.conflicts.load(Ordering::SeqCst), 0);
+    Arc::into_inner(running).unwrap().end(&world).await;
+    assert_eq!(verify(&world.store).of(&tenant(1)).len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     Kept,
     /// A conflict, although nobody else wrote.
     Conflict,
+    /// The store went away during the commit, and nothing was kept.
+    UnknownLost,
+    /// The store went away during the commit, and everything was kept.
+    UnknownKept,
     /// The store is gone for good.
     Fatal,
     /// The writer dies with everything kept.
@@ -74,6 +78,7 @@ impl Gate {
 pub(crate) struct FaultStore {
     inner: SqliteStore,
     plan: Mutex<VecDeque<Fault>>,
+    rival: Mutex<Option<StreamName>>,
     failing: Mutex<Option<(Reading, Failing)>>,
     altered: Mutex<Option<fn(&mut Stored)>>,
     forged: Mutex<HashMap<StreamName, Snapshot>>,
@@ -94,6 +99,7 @@ impl FaultStore {
         FaultStore {
             inner,
             plan: Mutex::default(),
+            rival: Mutex::default(),
             failing: Mutex::default(),
             altered: Mutex::default(),
             forged: Mutex::default(),
@@ -113,9 +119,14 @@ impl FaultStore {
         self.plan.lock().unwrap().push_back(fault);
     }
 
+    /// The next batch with a receipt of `stream` finds that another writer was faster there.
+    pub(crate) fn outrun(&self, stream: StreamName) {
+        *self.rival.lock().unwrap() = Some(stream);
+    }
+
     /// True when everything planned has happened.
     pub(crate) fn plan_done(&self) -> bool {
-        self.plan.lock().unwrap().is_empty()
+        self.plan.lock().unwrap().is_empty() && self.rival.lock().unwrap().is_none()
     }
 
     /// From now on this kind of read fails; `None`: none does.
@@ -191,7 +202,16 @@ impl Store for FaultStore {
         match planned {
             Some(Fault::Lost) => return Err(AppendError::Unavailable("planned".into())),
             Some(Fault::Conflict) => return Err(AppendError::Conflict { streams: Vec::new() }),
-            Some(Fault::Kept | Fault::Dies | Fault::Fatal) | None => {}
+            Some(Fault::UnknownLost) => return Err(AppendError::Unknown("planned".into())),
+            Some(Fault::Kept | Fault::UnknownKept | Fault::Dies | Fault::Fatal) | None => {}
+        }
+        let outrun = self
+            .rival
+            .lock()
+            .unwrap()
+            .take_if(|rival| batch.entries.iter().any(|entry| entry.sealed.stream == *rival));
+        if let Some(stream) = outrun {
+            return Err(AppendError::Conflict { streams: vec![stream] });
         }
         let outcome = self.inner.append(batch);
         if matches!(outcome, Err(AppendError::Conflict { .. })) {
@@ -201,6 +221,10 @@ impl Store for FaultStore {
             Some(Fault::Kept) => {
                 outcome?;
                 Err(AppendError::Unavailable("planned".into()))
+            }
+            Some(Fault::UnknownKept) => {
+                outcome?;
+                Err(AppendError::Unknown("planned".into()))
             }
             Some(Fault::Dies) => {
                 outcome?;
