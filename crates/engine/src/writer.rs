@@ -75,13 +75,17 @@ impl Writer<'_> {
             match self.append(&mut group) {
                 // Everybody else's receipts are as good as before.
                 Err(AppendError::Conflict { streams }) if !streams.is_empty() => {
-                    let lost = streams.len();
+                    let (lost, before) = (streams.len(), group.batch.entries.len());
                     tracing::debug!(event = "append_conflict", lost, "another writer was faster");
                     shared.metrics.append_conflicts.inc_by(lost as u64);
-                    // Nothing was written.
-                    self.head = Some(group.batch.before);
                     group.lose(&streams);
                     shared.open.lose(&streams);
+                    if group.batch.entries.len() == before {
+                        // A store that names streams which are not in the batch: no end otherwise.
+                        break Err(AppendError::Conflict { streams });
+                    }
+                    // Nothing was written.
+                    self.head = Some(group.batch.before);
                 }
                 outcome => break outcome,
             }
