@@ -195,7 +195,7 @@ fn refusals_name_setting_source_and_range() {
         ("METRICS_ENABLED", "1", "METRICS_ENABLED (environment): expected true or false"),
         (
             "RECEIPT_LEDGER_BACKEND",
-            "firestore",
+            "mysql",
             "RECEIPT_LEDGER_BACKEND (environment): expected one of sqlite, memory, ets, postgres, firestore",
         ),
         ("BIND_ADDRESS", "host", "BIND_ADDRESS (environment): expected an IPv4 or IPv6 address"),

@@ -114,11 +114,16 @@ fn every_live_setting_changes_and_comes_back() {
 fn what_is_no_change_is_refused_and_not_shown() {
     let (_room, dir) = room();
     let (admin, secrets) = (new_key(), [base64(&chance()), base64(&chance())]);
-    let envs = [("HMAC_SECRET_KEY", secrets[0].as_str()), ("JWT_SECRET_KEY", secrets[1].as_str())];
+    let url = format!("postgres://tai:{}@db/tai", new_key());
+    let envs = [
+        ("HMAC_SECRET_KEY", secrets[0].as_str()),
+        ("JWT_SECRET_KEY", secrets[1].as_str()),
+        ("DATABASE_URL", url.as_str()),
+    ];
     let tai = start_guarded(&dir, &admin, &envs);
     let mut operator = Caller::keyed(tai.address(), &admin);
     let at_start = operator.get("/admin/settings");
-    for secret in [&admin, &secrets[0], &secrets[1]] {
+    for secret in [&admin, &secrets[0], &secrets[1], &url] {
         assert!(!text(&at_start).contains(secret.as_str()));
     }
     for knob in settings::table() {
