@@ -110,6 +110,8 @@ pub(crate) struct Access {
 struct Known {
     keys: Arc<[HeldKey]>,
     read_at: Instant,
+    /// When the store was asked, with or without an answer.
+    asked_at: Instant,
 }
 
 impl Default for Access {
@@ -170,24 +172,33 @@ impl Engine {
     async fn keys_of(&self, stream: &StreamName) -> Result<Arc<[HeldKey]>, Refused> {
         let access = self.access();
         let known = access.owners.get(stream);
-        let within = |max| known.as_ref().filter(|known: &&Known| known.read_at.elapsed() < max);
-        let fresh = if self.store().is_shared() { within(FRESH) } else { known.as_ref() };
-        if let Some(known) = fresh {
+        let is_shared = self.store().is_shared();
+        let holds = |known: &&Known| {
+            !is_shared || known.asked_at.elapsed() < FRESH && known.read_at.elapsed() < BLIND_MAX
+        };
+        if let Some(known) = known.as_ref().filter(holds) {
             return Ok(Arc::clone(&known.keys));
         }
-        let (before, read_at) = (*access.changes(), Instant::now());
-        let keys: Arc<[HeldKey]> = match self.state(stream).await {
-            Ok(state) => state.keys().into(),
-            Err(refused) => {
-                return within(BLIND_MAX).map(|known| Arc::clone(&known.keys)).ok_or(refused);
-            }
-        };
+        let (before, asked_at) = (*access.changes(), Instant::now());
+        let state = self.state(stream).await;
         let changes = access.changes();
+        let known = match (state, known) {
+            (Ok(state), _) => Known { keys: state.keys().into(), read_at: asked_at, asked_at },
+            // Not a store that found something wrong, and not what has changed meanwhile.
+            (Err(refused), Some(known))
+                if refused.reason == Reason::FirestoreError
+                    && *changes == before
+                    && !self.is_tampered()
+                    && known.read_at.elapsed() < BLIND_MAX =>
+            {
+                Known { asked_at: Instant::now(), ..known }
+            }
+            (Err(refused), _) => return Err(refused),
+        };
         if *changes == before {
-            let known = Known { keys: Arc::clone(&keys), read_at };
-            access.owners.insert(stream.clone(), known);
+            access.owners.insert(stream.clone(), known.clone());
         }
-        Ok(keys)
+        Ok(known.keys)
     }
 
     /// True when the service has an operator's key that is valid now.

@@ -93,6 +93,8 @@ pub struct Submission {
 
 /// An answer that waits for its group to be durable.
 pub struct Waiting {
+    /// Whose state it was decided on.
+    pub stream: StreamName,
     /// Where it goes.
     pub reply: oneshot::Sender<Reply>,
     /// What it will be.
@@ -162,12 +164,9 @@ impl Group {
         self.touched.retain(|(stream, _)| !lost(stream));
         self.transitions.retain(|(stream, _)| !lost(stream));
         let answers = std::mem::take(&mut self.waiting);
-        let (back, waiting) = answers.into_iter().partition(|waiting| match &waiting.answer {
-            Reply::Decided(decided) => lost(&decided.receipt.stream),
-            _ => false,
-        });
+        let (back, waiting): (Vec<Waiting>, _) =
+            answers.into_iter().partition(|waiting| lost(&waiting.stream));
         self.waiting = waiting;
-        let back: Vec<Waiting> = back;
         for waiting in back {
             let _ = waiting.reply.send(Reply::Again);
         }

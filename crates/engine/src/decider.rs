@@ -11,14 +11,12 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
 use governors::{Context, Decision, Rules, Sealing};
 use ledger::{Kind, Sealed, StreamHead, View, seal};
 use telemetry::metrics::Metrics;
-use tokio::sync::oneshot;
 use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 
 use crate::act::Options;
@@ -229,21 +227,37 @@ impl<'a> Decider<'a> {
 
     fn one(&mut self, group: &mut Group, submission: Submission, prior: Option<Stored>) {
         let Submission { mut work, reply } = submission;
-        let since = work.since;
+        let (stream, since) = (work.stream.clone(), work.since);
         if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
-            return answer_with(group, reply, since, answer);
+            let waits = matches!(answer, Reply::Decided(_));
+            return answer_with(group, Waiting { stream, reply, answer, since }, waits);
         }
+        let brought = work.loaded.is_some();
         let fresh = work.loaded.take().filter(|loaded| loaded.epoch == self.epoch);
         let admitted = fresh.is_none_or(|loaded| self.cache.admit(&work.stream, loaded));
         if !admitted || self.cache.get(&work.stream).is_none() {
-            return answer_with(group, reply, since, Reply::NotLoaded(Box::new(work)));
+            let _ = reply.send(Reply::NotLoaded(Box::new(work)));
+            return;
         }
-        let answer = match catch_unwind(AssertUnwindSafe(|| self.decide(group, &mut work))) {
+        let decide = || self.decide(group, &mut work, brought);
+        let answer = match catch_unwind(AssertUnwindSafe(decide)) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => self.defect(&work, &error.to_string()),
             Err(_) => self.defect(&work, "decision panicked"),
         };
-        answer_with(group, reply, since, answer);
+        let waits = match answer {
+            Reply::Decided(_) => true,
+            Reply::Nothing | Reply::Refused(_) => self.may_be_lost(&stream),
+            Reply::NotLoaded(_) | Reply::Again => false,
+        };
+        answer_with(group, Waiting { stream, reply, answer, since }, waits);
+    }
+
+    /// True when the state of a stream stands on receipts that another writer may still outrun.
+    fn may_be_lost(&mut self, stream: &StreamName) -> bool {
+        let committed = self.shared.progress.committed();
+        self.shared.store.is_shared()
+            && self.cache.get(stream).is_some_and(|live| live.last_group > committed)
     }
 
     /// A defect of ours touches this command alone; the stream is read again from the store.
@@ -281,7 +295,13 @@ impl<'a> Decider<'a> {
         Some(Reply::Decided(Decided { receipt, replayed: true }))
     }
 
-    fn decide(&mut self, group: &mut Group, work: &mut Work) -> Result<Reply, Broken> {
+    /// `brought`: the state was read for this very command.
+    fn decide(
+        &mut self,
+        group: &mut Group,
+        work: &mut Work,
+        brought: bool,
+    ) -> Result<Reply, Broken> {
         let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
         // INV-17: strictly increasing over all that this writer commits, so that commit order can be
         // verified, and over the stream, whoever wrote to it: clocks differ.
@@ -294,7 +314,7 @@ impl<'a> Decider<'a> {
             may_register: work.may_register,
         };
         let decision = governors::decide(&self.shared.rules, &live.state, &work.command, &cx);
-        if !matches!(decision, Decision::Seal(_)) && is_stale(self.shared, live) {
+        if !matches!(decision, Decision::Seal(_)) && !brought && is_stale(self.shared, live) {
             self.cache.forget(&work.stream);
             return Ok(Reply::Again);
         }
@@ -383,21 +403,21 @@ impl<'a> Decider<'a> {
     }
 }
 
-/// True when others may have moved the stream on since it was read, and no commit of ours is under
-/// way that would find out.
+/// True when others may have moved the stream on since it was read. While a commit of ours is under
+/// way, the answer waits for that.
 fn is_stale(shared: &Shared, live: &Live) -> bool {
     shared.store.is_shared()
         && live.last_group <= shared.progress.committed()
         && live.read_at.elapsed() > shared.options.load().state_age_max
 }
 
-/// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. An
-/// answer without a receipt waits for no sync.
-fn answer_with(group: &mut Group, reply: oneshot::Sender<Reply>, since: Instant, answer: Reply) {
-    if matches!(answer, Reply::Decided(_)) {
-        group.waiting.push(Waiting { reply, answer, since });
+/// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. So
+/// does what was decided on a state that others may outrun. Any other answer waits for no sync.
+fn answer_with(group: &mut Group, waiting: Waiting, waits: bool) {
+    if waits {
+        group.waiting.push(waiting);
     } else {
-        let _ = reply.send(answer);
+        let _ = waiting.reply.send(waiting.answer);
     }
 }
 

@@ -197,11 +197,11 @@ impl Store for FirestoreStore {
             let seqs = from..from.saturating_add(asked as u64);
             let ids: Vec<_> =
                 seqs.map(|seq| receipt_id(&self.identity.ledger, stream.as_str(), seq)).collect();
-            // There are no gaps, so the first that is missing is the end. One that is missing in
-            // the middle is the end as well: what stands behind it follows nothing.
-            let present: Vec<_> = self.receipts(&ids)?.into_iter().map_while(|it| it).collect();
-            let ended = present.len() < asked;
-            found.extend(present);
+            // What stands behind one that is missing is given too: whoever folds sees a broken link
+            // and does not take the stream for shorter.
+            let looked = self.receipts(&ids)?;
+            let ended = looked.len() < asked || looked.iter().any(Option::is_none);
+            found.extend(looked.into_iter().flatten());
             if ended {
                 break;
             }

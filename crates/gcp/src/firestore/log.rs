@@ -122,19 +122,21 @@ pub(super) struct Lease {
     beat: u64,
     said: Instant,
     size: u64,
+    /// It was given up: whoever goes on says so at once.
+    closed: bool,
     /// Failures in a row are logged once.
     complained: bool,
 }
 
 impl Lease {
     pub(super) fn new(log: u64) -> Lease {
-        Lease { log, beat: 0, said: Instant::now(), size: 0, complained: false }
+        Lease { log, beat: 0, said: Instant::now(), size: 0, closed: false, complained: false }
     }
 
     /// Says where the log stands, when it is time to.
     pub(super) fn maintain(&mut self, client: &Client, head: &HeadRecord) {
         let every = if head.size == self.size { RENEW_EVERY } else { HINT_EVERY };
-        if self.said.elapsed() < every {
+        if !self.closed && self.said.elapsed() < every {
             return;
         }
         match self.say(client, head, false) {
@@ -160,7 +162,7 @@ impl Lease {
         self.beat += 1;
         let document = document(client, self.log, self.beat, head, closed);
         client.commit(&Client::commit_body(&[Write::set(document)])?)?;
-        self.size = head.size;
+        (self.size, self.closed) = (head.size, closed);
         Ok(())
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(options: &Options) -> Result<Link, ConnectError> {
-        let mut config: Config = options.url.parse().map_err(ConnectError::Url)?;
+        let mut config: Config = options.url.parse().map_err(|_| ConnectError::Url)?;
         if config.get_application_name().is_none() {
             config.application_name("tai");
         }

@@ -121,6 +121,8 @@ impl Writer {
                 Ok(Some((_, head))) if same_place(&head, &self.certain) => return Ok(head),
                 Ok(_) => return Err(ReadError::Corrupt(self.fail("the log was altered"))),
                 Err(failure) if failure.refusal().is_some() || failure.is_corrupt() => {
+                    // What was prepared may be gone: the next connection prepares again.
+                    self.session = None;
                     return Err(failure.read_error());
                 }
                 Err(_) => self.session = None,

@@ -59,7 +59,7 @@ fn what_is_no_ledger_of_this_version_is_refused() {
     assert!(matches!(refusal(cluster.url("latin")), ConnectError::Encoding { .. }));
     assert!(matches!(refusal(cluster.url("nowhere")), ConnectError::Sql { .. }));
     let secret = refusal("postgres://me:hunter2@host:notaport/x".to_owned());
-    assert!(matches!(secret, ConnectError::Url(_)));
+    assert!(matches!(secret, ConnectError::Url));
     assert!(!format!("{secret} {secret:?}").contains("hunter2"));
 }
 
