@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use governors::{Command, Outcome, OutcomeStatus};
 use ledger::View;
 use ledger::scan::MetaView;
-use types::{Reason, ReceiptId, StreamName, TenantId, limits};
+use types::{Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
 use crate::actions::{Job, Mark};
@@ -198,17 +198,7 @@ pub(crate) async fn flush_edge(engine: &Engine) {
     let counts = engine.edge().take();
     let receipts = counts.into_iter().map(|(refusal, count)| async move {
         match engine.submit(refusals(&refusal, count), None).await {
-            Ok(_) => {
-                let Refusal { reason, endpoint, tenant } = &refusal;
-                tracing::info!(
-                    event = "requests_refused",
-                    path = endpoint,
-                    tenant_id = tenant.as_ref().map(TenantId::as_str),
-                    reason = reason.code(),
-                    count,
-                    "{count} requests refused"
-                );
-            }
+            Ok(_) => {}
             // A tenant that nobody registered has no chain.
             Err(refused) if refused.reason == Reason::UnknownTenant => {
                 engine.edge().add(Refusal { tenant: None, ..refusal }, count);

@@ -86,8 +86,6 @@ struct Met {
     source: Option<IpAddr>,
     tenant: Option<TenantId>,
     allowance: Option<Allowance>,
-    /// Refused because there was too much of it: one line for each would be part of the flood.
-    is_flood: bool,
 }
 
 /// The way of every request: id → source → load shedding → deadline over (key → rate → scope →
@@ -123,12 +121,11 @@ async fn limited(
     // An operator on this machine gets in: whoever blocked too much must be able to unblock.
     let local_hands = class == Criticality::Critical && peer.is_loopback() && source == peer;
     if !local_hands && gateway.blocked().holds(source, gateway.engine.clock().now()) {
-        met.is_flood = true;
         return Err(fault(Reason::Forbidden, "access denied"));
     }
     // Probes and scrapes take no place: who watches must not crowd out who works.
     let place = gateway.places.take(&gateway.metrics);
-    place.admits(class, options.requests_max).inspect_err(|_| met.is_flood = true)?;
+    place.admits(class, options.requests_max)?;
     attended(options, known(gateway, options, route, request, met)).await
 }
 
@@ -162,7 +159,6 @@ async fn known(
             Ok(allowance) => met.allowance = Some(allowance),
             Err((refusal, allowance)) => {
                 met.allowance = Some(allowance);
-                met.is_flood = true;
                 return Err(refusal);
             }
         }
@@ -175,7 +171,7 @@ async fn known(
         _ => met.tenant.clone().map(Some),
     };
     let _place = group.map(|group| gateway.places.of(group, options.tenant_requests_max));
-    let _place = _place.transpose().inspect_err(|_| met.is_flood = true)?;
+    let _place = _place.transpose()?;
     dispatch(gateway, options, route.handler, (&caller, met.source), (parts, body)).await
 }
 
@@ -306,8 +302,7 @@ struct Line<'a> {
     request_id: &'a str,
 }
 
-/// One line for each request, at a lower level for one of too many: those are counted, and named
-/// with their number when they are recorded. A failure of ours has been logged where it happened.
+/// One line for each request. A failure of ours has been logged where it happened.
 fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
     let Line { path, method, status, duration_ms, request_id } = *line;
     let tenant_id = facts.tenant_id.as_deref().or(met.tenant.as_ref().map(TenantId::as_str));
@@ -325,18 +320,6 @@ fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
             tenant_id,
             receipt_id,
             "request completed"
-        ),
-        Some(reason) if met.is_flood => tracing::debug!(
-            event = "request_completed",
-            path,
-            method,
-            status,
-            request_id,
-            client_ip,
-            tenant_id,
-            r#type = "refusal",
-            reason = reason.code(),
-            "request refused"
         ),
         Some(reason) => tracing::info!(
             event = "request_completed",
