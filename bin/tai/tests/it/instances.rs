@@ -23,32 +23,33 @@ use crate::kills::{Acknowledged, Whereabouts, ask_again, ask_away, assert_among,
 use crate::support::*;
 
 const CLIENTS: u64 = 24;
-/// Longer than an instance that gives no sign of life counts as alive.
-const PAUSE: Duration = Duration::from_secs(12);
+/// The instance with the clock that is ahead is the second to start.
+const EARLY: usize = 1;
 /// What is changed on one instance holds on the others.
 const EVERYWHERE: Duration = Duration::from_secs(2);
 
 /// A ledger of the test's own that instances share, and folders for them.
 struct Shared {
-    // Ends after the folders are gone.
-    _server: Server,
+    server: Server,
     room: TempDir,
     own: Vec<(&'static str, String)>,
 }
 
-#[expect(dead_code, reason = "held for its drop")]
 enum Server {
-    Postgres(Arc<Cluster>),
-    Firestore(Emulator),
+    /// With the name of the database.
+    Postgres(Arc<Cluster>, String),
+    Firestore(#[expect(dead_code, reason = "held for its drop")] Emulator),
 }
 
 impl Shared {
     /// `None` where PostgreSQL is not installed.
     fn on_postgres() -> Option<Shared> {
         let cluster = Cluster::shared().unwrap()?;
-        let url = cluster.url(&cluster.database().unwrap());
+        let database = cluster.database().unwrap();
+        let url = cluster.url(&database);
         let own = vec![("RECEIPT_LEDGER_BACKEND", "postgres".to_owned()), ("DATABASE_URL", url)];
-        Some(Shared { _server: Server::Postgres(cluster), room: tempfile::tempdir().unwrap(), own })
+        let server = Server::Postgres(cluster, database);
+        Some(Shared { server, room: tempfile::tempdir().unwrap(), own })
     }
 
     /// `None` where the emulator is not installed.
@@ -61,7 +62,7 @@ impl Shared {
             ("FIRESTORE_EMULATOR_HOST", emulator.address().to_string()),
         ];
         let server = Server::Firestore(emulator);
-        Some(Shared { _server: server, room: tempfile::tempdir().unwrap(), own })
+        Some(Shared { server, room: tempfile::tempdir().unwrap(), own })
     }
 
     fn envs<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
@@ -85,6 +86,15 @@ impl Shared {
             builder = builder.env(variable, value);
         }
         builder.start().unwrap()
+    }
+
+    /// Whether the others take the instance for gone that was the `nth` to start, from 0.
+    fn is_taken_for_gone(&self, nth: usize) -> bool {
+        let Server::Postgres(cluster, database) = &self.server else { panic!("not on PostgreSQL") };
+        let lease = format!(
+            "SELECT lease_until <= clock_timestamp() FROM logs ORDER BY no OFFSET {nth} LIMIT 1"
+        );
+        cluster.sql(database, &lease).unwrap() == "t"
     }
 
     fn tai(&self, args: &[&str]) -> Said {
@@ -121,18 +131,20 @@ fn an_instance_that_dies_or_hangs_or_has_a_wrong_clock_loses_and_doubles_nothing
                 scope.spawn(move || ask_away(whereabouts, name, 7_000 + name, "shared"))
             })
             .collect();
-        // How long each part takes; nothing is waited for.
-        thread::sleep(Duration::from_secs(3));
+        whereabouts.after_more(300);
         first.kill().unwrap();
         whereabouts.set(addresses(&[&early, &late]));
-        thread::sleep(Duration::from_secs(1));
+        whereabouts.after_more(100);
         first = shared.start("first", &often);
         whereabouts.set(addresses(&[&first, &early, &late]));
-        thread::sleep(Duration::from_secs(1));
+        whereabouts.after_more(100);
+        assert!(!shared.is_taken_for_gone(EARLY));
         send(&early, Signal::STOP);
-        thread::sleep(PAUSE);
+        until("its lease runs out", || shared.is_taken_for_gone(EARLY).then_some(()));
+        whereabouts.after_more(100);
         send(&early, Signal::CONT);
-        thread::sleep(Duration::from_secs(3));
+        until("it is back", || (!shared.is_taken_for_gone(EARLY)).then_some(()));
+        whereabouts.after_more(100);
         whereabouts.end();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
@@ -196,27 +208,25 @@ fn an_answer_without_a_receipt_is_as_old_as_the_setting_allows() {
         testkit::skip!("PostgreSQL is not installed");
     };
     let registrar = shared.start("registrar", &[]);
-    let now_ms = unix_secs() * 1000;
-    for (age_s, sees_it) in [("1", true), ("3600", false)] {
-        let other = shared.start(&format!("other-{age_s}"), &[("MAX_STATE_AGE_S", age_s)]);
-        let tenant = format!("aged-{age_s}");
-        let data =
-            json!({"tenant_id": tenant, "metric": "cpu", "value": 10, "timestamp_ms": now_ms});
-        let mut turn = 0;
-        let mut signal = || {
-            turn += 1;
-            post(&mut client(other.address()), "/pubsub", &push(&format!("m-{turn}"), &data)).status
-        };
-        assert_eq!(signal(), 422, "nobody knows the tenant, and that is remembered");
-        let granted =
-            post(&mut client(registrar.address()), "/marketplace", &event(&tenant, "grant"));
-        assert_eq!(granted.status, 200);
-        // Older than the one setting allows, and not than the other.
-        thread::sleep(Duration::from_millis(1_500));
-        assert_eq!(signal(), if sees_it { 200 } else { 422 }, "MAX_STATE_AGE_S={age_s}");
-        stop(other);
+    let fresh = shared.start("fresh", &[("MAX_STATE_AGE_S", "1")]);
+    let stale = shared.start("stale", &[("MAX_STATE_AGE_S", "3600")]);
+    let data = json!({
+        "tenant_id": "acme", "metric": "cpu", "value": 10, "timestamp_ms": unix_secs() * 1000,
+    });
+    let mut turn = 0;
+    let mut signal = |tai: &Tai| {
+        turn += 1;
+        post(&mut client(tai.address()), "/pubsub", &push(&format!("m-{turn}"), &data)).status
+    };
+    // Nobody knows the tenant, and both remember that.
+    assert_eq!((signal(&fresh), signal(&stale)), (422, 422));
+    let granted = post(&mut client(registrar.address()), "/marketplace", &event("acme", "grant"));
+    assert_eq!(granted.status, 200);
+    until("the one looks again", || (signal(&fresh) == 200).then_some(()));
+    assert_eq!(signal(&stale), 422, "the other has no reason to");
+    for tai in [registrar, fresh, stale] {
+        stop(tai);
     }
-    stop(registrar);
 }
 
 #[test]
@@ -234,10 +244,10 @@ fn two_instances_share_a_ledger_in_firestore() {
                 scope.spawn(move || ask_away(whereabouts, name, 9_000 + name, "documents"))
             })
             .collect();
-        thread::sleep(Duration::from_secs(5));
+        whereabouts.after_more(30);
         one.kill().unwrap();
         whereabouts.set(addresses(&[&other]));
-        thread::sleep(Duration::from_secs(2));
+        whereabouts.after_more(10);
         whereabouts.end();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });

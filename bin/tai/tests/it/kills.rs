@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,12 +27,21 @@ const CLIENT_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Default)]
 pub(crate) struct Whereabouts {
     addresses: Mutex<Vec<SocketAddr>>,
+    /// Requests with an answer that names a receipt, of all clients.
+    acknowledged: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Whereabouts {
     pub(crate) fn set(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         *self.addresses.lock().unwrap() = addresses.into_iter().collect();
+    }
+
+    /// Returns when so many more requests were acknowledged.
+    pub(crate) fn after_more(&self, requests: usize) {
+        let wanted = self.acknowledged.load(Ordering::Acquire) + requests;
+        let enough = || (self.acknowledged.load(Ordering::Acquire) >= wanted).then_some(());
+        until("the load goes on", enough);
     }
 
     /// The clients finish what they have begun and end.
@@ -124,6 +133,7 @@ pub(crate) fn ask_away(
             Some(id) => {
                 assert!(matches!(answer.status, 200 | 422), "{}", answer.status);
                 acknowledged.insert(ask.id.clone(), (id.to_owned(), ask));
+                whereabouts.acknowledged.fetch_add(1, Ordering::AcqRel);
             }
             // Throttled, or a signal of a tenant that nobody knows yet: refused without a receipt.
             None => {
