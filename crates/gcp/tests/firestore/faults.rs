@@ -60,6 +60,7 @@ fn a_tenth_of_commits_without_an_answer_makes_no_duplicate() {
                     storm.store(began.elapsed() < STORM, Ordering::Release);
                 }
                 proxy.release();
+                // How late a late copy is; nothing is waited for.
                 std::thread::sleep(Duration::from_millis(500));
             }
             storm.store(false, Ordering::Release);

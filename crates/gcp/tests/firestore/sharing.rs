@@ -189,6 +189,7 @@ fn leases_run_out(address: SocketAddr) {
     while BTreeSet::from_iter(open(&look)) != both {
         assert!(opened.elapsed() < Duration::from_secs(90), "the lease does not run out");
         lively.maintain();
+        // Between two looks, under the deadline above.
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(opened.elapsed() > Duration::from_secs(29), "{:?}", opened.elapsed());

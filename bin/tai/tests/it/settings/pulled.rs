@@ -73,6 +73,7 @@ fn pulled(tai: &Tai, tenant: &str) {
     let deadline = Instant::now() + PULL_TIMEOUT;
     while receipts(tai, tenant) == 0 {
         assert!(Instant::now() < deadline, "the grant of {tenant} is not pulled in time");
+        // Between two looks, under the deadline above.
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -128,6 +128,7 @@ fn connections_that_are_killed_at_any_moment_lose_and_double_nothing() {
                 AND application_name LIKE '%writer' AND state = 'active' LIMIT 2"
         );
         let _ = cluster.sql("postgres", &sql);
+        // The pace of the kills; nothing is waited for.
         std::thread::sleep(Duration::from_millis(10));
     };
     disturbed(&cluster, Load { each: 1_000, batch: 20, others: 4 }, kill);
@@ -137,6 +138,7 @@ fn connections_that_are_killed_at_any_moment_lose_and_double_nothing() {
 fn a_server_that_is_killed_under_load_loses_nothing_acknowledged() {
     let Some(cluster) = Cluster::start().unwrap() else { testkit::skip!(MISSING) };
     let kill = |_: &str| {
+        // How long a life of the server lasts; nothing is waited for.
         std::thread::sleep(Duration::from_millis(700));
         cluster.kill();
         cluster.restart().unwrap();
