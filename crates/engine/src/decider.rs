@@ -445,7 +445,7 @@ fn fold(live: &mut Live, sealed: &[Sealed], group: &mut Group) -> Result<Vec<Ent
     Ok(entries)
 }
 
-fn settles(view: &View<'_>) -> Option<ReceiptId> {
+pub(crate) fn settles(view: &View<'_>) -> Option<ReceiptId> {
     view.intent.filter(|_| view.kind == Kind::ActionResult)
 }
 

@@ -4,7 +4,9 @@
 //! small bodies are guessable: a plain hash of them in a public receipt would give them away.
 
 use hmac::{Hmac, KeyInit, Mac};
+use ledger::View;
 use sha2::Sha256;
+use types::hash::hex_decode;
 use types::{Hash, StreamName};
 
 use crate::ports::{IdemKey, Identity, Snapshot};
@@ -54,6 +56,14 @@ pub fn store_key(idem: Hash) -> IdemKey {
     let mut key = [0; 16];
     key.copy_from_slice(&idem.0[..16]);
     key
+}
+
+/// The key that a receipt answers, as its bytes name it.
+#[must_use]
+pub fn named_key(view: &View<'_>) -> Option<IdemKey> {
+    let mut key = IdemKey::default();
+    hex_decode(view.idem?.text().as_bytes().get(..2 * key.len())?, &mut key)?;
+    Some(key)
 }
 
 /// Bytes of a keyed hash.

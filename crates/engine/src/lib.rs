@@ -1,7 +1,7 @@
 //! The engine: the one door through which every decision passes.
 //!
 //! Owns: `act` (decide, seal, do, seal), the ports, supervision, the action pool, due timers, the
-//! reconciler and draining. Refuses to know: HTTP, SQL, and what any governor decides.
+//! reconciler, draining, and the copying of receipts from store to store. Refuses to know: HTTP, SQL, and what any governor decides.
 //!
 //! ```text
 //!   act ──queue──▶ decider ──group──▶ writer ──▶ store
@@ -16,6 +16,7 @@ mod answers;
 pub mod cache;
 pub mod clock;
 pub mod commit;
+pub mod copy;
 mod decider;
 pub mod edge;
 pub mod intake;

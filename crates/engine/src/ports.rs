@@ -9,8 +9,9 @@ use types::{Hash, Micros, ReceiptId, StreamName};
 /// First 128 bits of the keyed hash of an idempotency key; the stream is part of the hash.
 pub type IdemKey = [u8; 16];
 
-/// What names a ledger and salts its commitments. The secret never leaves store and engine.
-#[derive(Clone, Copy)]
+/// What names a ledger and salts its commitments. The secret never leaves stores and engine, except
+/// from store to store with a copy of the ledger.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The ledger.
     pub ledger: LedgerId,

@@ -72,6 +72,9 @@ pub enum Error {
     /// What stands where a ledger begins is none.
     #[error("the document meta/ledger in Firestore is not that of a ledger")]
     Foreign,
+    /// Another ledger was asked for.
+    #[error("there is another ledger in Firestore")]
+    OtherLedger,
     /// There is no ledger to read.
     #[error("there is no ledger in Firestore")]
     NoLedger,

@@ -78,8 +78,21 @@ impl FirestoreStore {
     /// [`Error::Credentials`], [`Error::Firestore`] and [`Error::FirestoreRead`] when the service
     /// cannot be used; [`Error::Format`] and [`Error::Foreign`] when the ledger is not ours.
     pub fn open(options: &Options) -> Result<FirestoreStore, Error> {
+        FirestoreStore::open_given(options, None)
+    }
+
+    /// [`FirestoreStore::open`] of the ledger that is called `identity`, which is begun where there is
+    /// none.
+    ///
+    /// # Errors
+    /// As there, and [`Error::OtherLedger`] when the database holds another one.
+    pub fn open_as(options: &Options, identity: Identity) -> Result<FirestoreStore, Error> {
+        FirestoreStore::open_given(options, Some(identity))
+    }
+
+    fn open_given(options: &Options, given: Option<Identity>) -> Result<FirestoreStore, Error> {
         let client = Client::new(options)?;
-        let identity = log::identity(&client)?;
+        let identity = log::identity(&client, given)?;
         let log = log::take_number(&client, identity.ledger)?;
         let head = HeadRecord::empty(identity.ledger);
         Ok(FirestoreStore {

@@ -26,6 +26,9 @@ mod schema;
 mod sqlite;
 mod writer;
 
+use engine::ports::Identity;
+use ledger::LedgerId;
+
 pub use copies::{backup, restore};
 pub use doctor::{Diagnosis, doctor};
 pub use projections::{Rebuilt, StreamFold, rebuild};
@@ -79,6 +82,9 @@ pub enum OpenError {
         newest replaced- directory back and remove the file named restoring"
     )]
     Unfinished,
+    /// Another ledger was asked for.
+    #[error("directory holds another ledger")]
+    OtherLedger,
     /// The table is not what its heads were computed over.
     #[error("ledger was altered: {what}")]
     Altered {
@@ -117,4 +123,12 @@ impl OpenError {
     pub(crate) fn sql(what: &'static str) -> impl FnOnce(rusqlite::Error) -> OpenError {
         move |source| OpenError::Sql { what, source }
     }
+}
+
+/// Who a new ledger is: random bytes.
+fn new_identity() -> Result<Identity, getrandom::Error> {
+    let mut identity = Identity { ledger: LedgerId([0; 16]), secret: [0; 32] };
+    getrandom::fill(&mut identity.ledger.0)?;
+    getrandom::fill(&mut identity.secret)?;
+    Ok(identity)
 }

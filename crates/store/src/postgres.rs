@@ -29,6 +29,7 @@ pub use reader::PgReader;
 
 use error::Failure;
 use link::{CALL_TIMEOUT, Link, Pool, Session};
+use schema::Wanted;
 use writer::Writer;
 
 /// Reads at the same time; further ones wait.
@@ -90,15 +91,24 @@ impl PgStore {
     /// # Errors
     /// When the server cannot be reached in time, or holds something else.
     pub fn connect(options: &Options) -> Result<PgStore, ConnectError> {
-        link::apart(|| PgStore::open(options))
+        link::apart(|| PgStore::open(options, Wanted::Any))
     }
 
-    fn open(options: &Options) -> Result<PgStore, ConnectError> {
+    /// [`PgStore::connect`] to the ledger that is called `identity`, which is created where there is
+    /// none.
+    ///
+    /// # Errors
+    /// As there, and [`ConnectError::OtherLedger`] when the database holds another one.
+    pub fn connect_as(options: &Options, identity: Identity) -> Result<PgStore, ConnectError> {
+        link::apart(|| PgStore::open(options, Wanted::Given(identity)))
+    }
+
+    fn open(options: &Options, wanted: Wanted) -> Result<PgStore, ConnectError> {
         let link = Arc::new(Link::new(options)?);
         let deadline = || Instant::now() + CALL_TIMEOUT;
         let open = link.wait(deadline(), link.open("upkeep"));
         let mut session = open.map_err(ConnectError::from("connect to the database"))?;
-        let identity = schema::identity(&link, &mut session, true)?;
+        let identity = schema::identity(&link, &mut session, wanted)?;
         let begin = async {
             let params: link::Params<'_> = &[&&Hash::ZERO.0[..], &LEASE_TTL_S];
             let row = session.client.query_one(BEGIN_LOG, params).await?;

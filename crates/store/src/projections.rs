@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use engine::keys::named_key;
 use engine::ports::IdemKey;
 use ledger::{Kind, View};
 use rusqlite::{Connection, TransactionBehavior, params};
-use types::hash::hex_decode;
 use types::{Micros, ReceiptId, StreamName};
 
 use crate::fresh::Name;
@@ -51,11 +51,7 @@ impl Traces {
     /// `None` when the bytes are not a receipt.
     pub(crate) fn of(core: &[u8]) -> Option<Traces> {
         let view = View::scan(core).ok()?;
-        let key = view.idem.and_then(|idem| {
-            let mut key = IdemKey::default();
-            hex_decode(idem.text().as_bytes().get(..32)?, &mut key)?;
-            Some(key)
-        });
+        let key = named_key(&view);
         let settles = view.intent.filter(|_| view.kind == Kind::ActionResult);
         Some(Traces { key, opens: view.kind == Kind::ActionAttempt, settles })
     }

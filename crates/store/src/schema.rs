@@ -10,8 +10,8 @@ use ledger::LedgerId;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
-use crate::OpenError;
 use crate::sqlite::Synchronous;
+use crate::{OpenError, new_identity};
 
 /// `user_version` of the files that this program reads and writes.
 pub(crate) const FORMAT: i64 = 2;
@@ -187,16 +187,16 @@ pub(crate) fn is_blank(conn: &Connection) -> Result<bool, OpenError> {
     blank().map_err(OpenError::sql("read the schema"))
 }
 
-/// Creates tables and identity in one transaction, so that a crash leaves a blank file.
-pub(crate) fn create(conn: &mut Connection) -> Result<(), OpenError> {
-    let mut random = [0; 48];
-    getrandom::fill(&mut random).map_err(OpenError::Entropy)?;
+/// Creates tables and identity, the given one or a new one, in one transaction, so that a crash leaves
+/// a blank file.
+pub(crate) fn create(conn: &mut Connection, given: Option<Identity>) -> Result<(), OpenError> {
+    let identity = given.map_or_else(new_identity, Ok).map_err(OpenError::Entropy)?;
     let mut create = || {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         tx.execute_batch(TABLES)?;
         let insert = "INSERT INTO meta (name, value) VALUES (?1, ?2)";
-        tx.execute(insert, params!["ledger", &random[..16]])?;
-        tx.execute(insert, params!["secret", &random[16..]])?;
+        tx.execute(insert, params!["ledger", &identity.ledger.0[..]])?;
+        tx.execute(insert, params!["secret", &identity.secret[..]])?;
         let head = "INSERT INTO head (one, size, root, at, indexed)
             VALUES (1, 0, zeroblob(32), 0, 0)";
         tx.execute(head, [])?;

@@ -109,6 +109,27 @@ impl SqliteStore {
     /// [`OpenError::Unfinished`] when files are missing, [`OpenError::Truncated`] and
     /// [`OpenError::Altered`] when the table is not what the heads say.
     pub fn open(dir: &Path, options: &Options) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_given(dir, options, None)
+    }
+
+    /// [`SqliteStore::open`] of the ledger that is called `identity`, which is created where there is
+    /// none.
+    ///
+    /// # Errors
+    /// As there, and [`OpenError::OtherLedger`] when another one is in `dir`.
+    pub fn open_as(
+        dir: &Path,
+        options: &Options,
+        identity: Identity,
+    ) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_given(dir, options, Some(identity))
+    }
+
+    fn open_given(
+        dir: &Path,
+        options: &Options,
+        given: Option<Identity>,
+    ) -> Result<SqliteStore, OpenError> {
         files::create_dir(dir)?;
         let lock = Lock::take(dir)?;
         let recorded = files::read_head(dir)?;
@@ -125,10 +146,13 @@ impl SqliteStore {
                 Some(head) if head.size > 0 => {
                     return Err(OpenError::Truncated { have: 0, expected: head.size });
                 }
-                _ => schema::create(&mut conn)?,
+                _ => schema::create(&mut conn, given)?,
             }
         }
         let identity = schema::identity(&conn)?;
+        if given.is_some_and(|given| given != identity) {
+            return Err(OpenError::OtherLedger);
+        }
         let head = check_table(&conn, identity)?;
         // The head file of a ledger without receipts says nothing; another one may stand there
         // when a creation was cut short.
@@ -158,8 +182,20 @@ impl SqliteStore {
     /// # Errors
     /// When memory or random bytes are not to be had.
     pub fn memory() -> Result<SqliteStore, OpenError> {
+        SqliteStore::memory_given(None)
+    }
+
+    /// [`SqliteStore::memory`] of a ledger that is called `identity`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn memory_as(identity: Identity) -> Result<SqliteStore, OpenError> {
+        SqliteStore::memory_given(Some(identity))
+    }
+
+    fn memory_given(given: Option<Identity>) -> Result<SqliteStore, OpenError> {
         let mut conn = schema::open_memory()?;
-        schema::create(&mut conn)?;
+        schema::create(&mut conn, given)?;
         let identity = schema::identity(&conn)?;
         let opened = Opened { created: true, head_rewritten: false, wal_recovered: false };
         Ok(SqliteStore::new(None, conn, Fresh::new(0), identity, opened))

@@ -386,7 +386,7 @@ mod tests {
         let path = dir.join("ledger.db");
         std::fs::write(&path, b"").unwrap();
         let mut conn = schema::open_writer(&path, Synchronous::Full).unwrap();
-        schema::create(&mut conn).unwrap();
+        schema::create(&mut conn, None).unwrap();
         let ledger = schema::identity(&conn).unwrap().ledger;
         Writer::new(conn, ledger, Arc::new(RwLock::new(Fresh::new(0))))
     }

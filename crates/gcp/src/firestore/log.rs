@@ -33,22 +33,22 @@ const HINT_EVERY: Duration = Duration::from_secs(1);
 /// Numbers that are tried. Each of them that is taken was taken by another start at this moment.
 const NUMBERS_MAX: usize = 1_000;
 
-/// The ledger that stands in the database; a new one when there is none.
-pub(super) fn identity(client: &Client) -> Result<Identity, Error> {
+/// The ledger that stands in the database; when there is none, the given one or a new one.
+pub(super) fn identity(client: &Client, given: Option<Identity>) -> Result<Identity, Error> {
     let mut patience = Patience::new();
     loop {
-        if let Some(found) = find_identity(client)? {
-            return Ok(found);
+        match find_identity(client)? {
+            Some(found) if given.is_some_and(|given| given != found) => {
+                return Err(Error::OtherLedger);
+            }
+            Some(found) => return Ok(found),
+            None => {}
         }
-        let mut random = [0; 48];
-        getrandom::fill(&mut random).map_err(Error::Random)?;
-        let (ledger, secret) = random.split_at(16);
-        let mut id = LedgerId([0; 16]);
-        id.0.copy_from_slice(ledger);
+        let identity = given.map_or_else(new_identity, Ok)?;
         let document = Document::new(client.meta_name())
             .with("format", Value::int(FORMAT))
-            .with("ledger", Value::text(&id))
-            .with("secret", Value::bytes(secret));
+            .with("ledger", Value::text(&identity.ledger))
+            .with("secret", Value::bytes(&identity.secret));
         match create(client, document) {
             // Of two first instances one is faster, and both take what then stands there.
             Ok(()) | Err(Failure::Exists) => {}
@@ -57,6 +57,13 @@ pub(super) fn identity(client: &Client) -> Result<Identity, Error> {
             Err(_) => {}
         }
     }
+}
+
+fn new_identity() -> Result<Identity, Error> {
+    let mut identity = Identity { ledger: LedgerId([0; 16]), secret: [0; 32] };
+    getrandom::fill(&mut identity.ledger.0).map_err(Error::Random)?;
+    getrandom::fill(&mut identity.secret).map_err(Error::Random)?;
+    Ok(identity)
 }
 
 /// The ledger that stands in the database.

@@ -35,6 +35,9 @@ pub enum ConnectError {
         /// The format of this program.
         known: &'static str,
     },
+    /// Another ledger was asked for.
+    #[error("database holds another ledger")]
+    OtherLedger,
     /// Receipts are UTF-8, and the database would change their bytes.
     #[error("database has the encoding {found}, a ledger needs UTF8")]
     Encoding {

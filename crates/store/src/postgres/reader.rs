@@ -16,6 +16,7 @@ use types::{Hash, ReceiptId, StreamName};
 
 use super::error::{ConnectError, Failure};
 use super::link::{CALL_TIMEOUT, Link, Session};
+use super::schema::Wanted;
 use super::{Options, rows, schema};
 
 /// Rows of one round trip: at most 16 MiB.
@@ -78,7 +79,7 @@ impl PgReader {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let open = link.wait(deadline, link.open("export"));
         let mut session = open.map_err(ConnectError::from("connect to the database"))?;
-        let identity = schema::identity(&link, &mut session, false)?;
+        let identity = schema::identity(&link, &mut session, Wanted::Present)?;
         let fix = async {
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             session.client.batch_execute(begin).await?;

@@ -9,6 +9,7 @@ use ledger::LedgerId;
 
 use super::error::{ConnectError, Failure};
 use super::link::{CALL_TIMEOUT, Link, Session};
+use crate::new_identity;
 
 /// The format that this program reads and writes; in `meta` as text.
 pub(super) const FORMAT: &str = "1";
@@ -27,11 +28,22 @@ SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'meta' AND pg_table_is_visib
 
 const META: &str = "SELECT value FROM meta WHERE name = $1";
 
-/// Reads who the ledger is, after it was created where `create` is set and nothing is there.
+/// Which ledger is asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    /// The one that is there.
+    Present,
+    /// That one, or a new one.
+    Any,
+    /// This one and no other; it is created where there is none.
+    Given(Identity),
+}
+
+/// Reads who the ledger is, after it was created where that is wanted and nothing is there.
 pub(super) fn identity(
     link: &Link,
     session: &mut Session,
-    create: bool,
+    wanted: Wanted,
 ) -> Result<Identity, ConnectError> {
     let deadline = Instant::now() + CALL_TIMEOUT;
     let look = async |session: &mut Session| {
@@ -40,7 +52,7 @@ pub(super) fn identity(
         Ok::<_, Failure>(found)
     };
     let cannot_look = || ConnectError::from("look for the ledger's tables");
-    let (mut has_meta, has_receipts, encoding) =
+    let (has_meta, has_receipts, encoding) =
         link.wait(deadline, look(session)).map_err(cannot_look())?;
     if encoding != "UTF8" {
         return Err(ConnectError::Encoding { found: encoding });
@@ -48,13 +60,23 @@ pub(super) fn identity(
     if !has_meta && has_receipts {
         return Err(ConnectError::Foreign);
     }
-    if !has_meta && create {
-        self::create(link, session)?;
-        has_meta = true;
-    }
     if !has_meta {
-        return Err(ConnectError::Missing);
+        let identity = match wanted {
+            Wanted::Present => return Err(ConnectError::Missing),
+            Wanted::Any => new_identity().map_err(ConnectError::Entropy)?,
+            Wanted::Given(identity) => identity,
+        };
+        create(link, session, &identity)?;
     }
+    let found = read_identity(link, session)?;
+    match wanted {
+        Wanted::Given(given) if given != found => Err(ConnectError::OtherLedger),
+        Wanted::Given(_) | Wanted::Any | Wanted::Present => Ok(found),
+    }
+}
+
+fn read_identity(link: &Link, session: &mut Session) -> Result<Identity, ConnectError> {
+    let deadline = Instant::now() + CALL_TIMEOUT;
     let read = ConnectError::from("read the ledger's identity");
     let (format, ledger, secret) = link
         .wait(deadline, async {
@@ -83,10 +105,8 @@ async fn meta(session: &mut Session, name: &str) -> Result<Option<Vec<u8>>, Fail
 }
 
 /// Creates tables and identity in one transaction, unless another creator was faster.
-fn create(link: &Link, session: &mut Session) -> Result<(), ConnectError> {
-    let mut random = [0; 48];
-    getrandom::fill(&mut random).map_err(ConnectError::Entropy)?;
-    let (ledger, secret) = random.split_at(16);
+fn create(link: &Link, session: &mut Session, identity: &Identity) -> Result<(), ConnectError> {
+    let (ledger, secret) = (&identity.ledger.0[..], &identity.secret[..]);
     let work = async {
         let tx = session.client.transaction().await?;
         tx.batch_execute(LOCK).await?;
