@@ -44,7 +44,7 @@ is_hash = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 is_id = re.compile(r"rcpt_[0-9a-f]{32}").fullmatch
 is_ledger = re.compile(r"[0-9a-f]{32}").fullmatch
 is_key = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
-is_stream = re.compile(r"_?[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}").fullmatch
+is_stream = re.compile(r"_?[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}(~[0-9a-f]{16})?").fullmatch
 is_seq = re.compile(rb"0|[1-9][0-9]{0,15}").fullmatch
 is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
@@ -152,7 +152,7 @@ def receipt(line):
         raise Refused("unknown version or type, or a negative seq")
     if not is_stream(stream):
         raise Refused("stream is not a stream name")
-    if found.get("tenant_id") != (None if stream[0] == "_" else stream):
+    if found.get("tenant_id") != (None if stream[0] == "_" else stream.split("~")[0]):
         raise Refused("tenant_id does not agree with stream")
     if not is_id(found["id"]) or not is_id(found.get("intent", found["id"])):
         raise Refused("a malformed id")

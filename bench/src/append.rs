@@ -14,7 +14,7 @@ use engine::ports::{
     AppendError, Batch, Durability, IdemKey, Identity, Query, ReadError, Snapshot, Store, Stored,
 };
 use engine::supervise::{Stop, Worker};
-use engine::{Engine, Options, Parts, Request};
+use engine::{Engine, Options, Parts, Request, SpoolUse, Writes};
 use governors::Rules;
 use ledger::HeadRecord;
 use store::{SqliteStore, Synchronous};
@@ -207,6 +207,7 @@ pub(crate) fn start(
         registry: Registry::shipped(),
         metrics: Arc::clone(&metrics),
         store_workers: vec![upkeep],
+        standby: None,
     };
     let options = Options {
         queue_max: 10_000,
@@ -215,7 +216,13 @@ pub(crate) fn start(
         pool_queue: 1_000,
         action_timeout: Duration::from_secs(60),
         check_interval: Duration::from_secs(1),
-        state_age_max: Duration::from_secs(2),
+        state_age_max: Duration::from_secs(300),
+        spool_use: SpoolUse::Auto,
+        spool_max: 100_000,
+        stage_time: Duration::ZERO,
+        spare_batch: 100,
+        spare_wait: Duration::from_secs(5),
+        writes: Writes::Auto,
         verify_reads: true,
     };
     Ok((Engine::start(parts, options), metrics))

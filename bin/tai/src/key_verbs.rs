@@ -59,7 +59,7 @@ async fn create(
     settings: &Settings,
     label: Option<String>,
 ) -> anyhow::Result<(MadeKey, ReceiptId)> {
-    let Served { store, notes, workers } = served;
+    let Served { store, notes, workers, .. } = served;
     let key = make_key(&store.identity(), &KeyOwner::Service)?;
     let parts = Parts {
         store,
@@ -68,6 +68,7 @@ async fn create(
         registry: Registry::shipped(),
         metrics: Arc::new(Metrics::new()?),
         store_workers: workers,
+        standby: None,
     };
     let engine = Engine::start(parts, engine_options(settings));
     let issued = issue(&engine, &key, label, notes).await;

@@ -16,6 +16,7 @@ mod live;
 mod options;
 mod pull;
 mod serve;
+mod standby;
 mod stores;
 
 use std::path::Path;

@@ -24,6 +24,7 @@ pub(crate) fn store_options(settings: &Settings) -> store::Options {
 pub(crate) fn relaxed(settings: &Settings, metrics: &Metrics) -> Vec<&'static str> {
     let off = [
         ("RECEIPT_VERIFY_HASHES", !settings.receipt_verify_hashes),
+        ("RECEIPT_WRITES", settings.receipt_writes == settings::Writes::Open),
         ("SQLITE_SYNCHRONOUS", settings.sqlite_synchronous == Synchronous::Off),
     ];
     for (name, is_off) in off {
@@ -41,6 +42,20 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
         action_timeout: Duration::from_millis(settings.action_timeout_ms),
         check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
         state_age_max: Duration::from_secs(settings.max_state_age_s),
+        spool_use: match settings.receipt_spool {
+            settings::SpoolUse::Auto => engine::SpoolUse::Auto,
+            settings::SpoolUse::Forced => engine::SpoolUse::Forced,
+            settings::SpoolUse::Off => engine::SpoolUse::Off,
+        },
+        spool_max: settings.spool_max_receipts,
+        stage_time: Duration::from_millis(settings.recovery_stage_ms),
+        spare_batch: settings.firestore_batch_size,
+        spare_wait: Duration::from_millis(settings.firestore_batch_timeout_ms),
+        writes: match settings.receipt_writes {
+            settings::Writes::Auto => engine::Writes::Auto,
+            settings::Writes::Frozen => engine::Writes::Frozen,
+            settings::Writes::Open => engine::Writes::Open,
+        },
         verify_reads: settings.receipt_verify_hashes,
     }
 }

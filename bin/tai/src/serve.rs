@@ -162,7 +162,7 @@ async fn begin(
         let head = served.store.head().context("cannot read the ledger's head")?;
         anyhow::Ok((served, head))
     });
-    let (Served { store, notes, workers }, head) = opened?;
+    let (Served { store, notes, workers, standby }, head) = opened?;
     if store.durability() == Durability::Volatile {
         tracing::warn!(
             event = "volatile",
@@ -177,6 +177,7 @@ async fn begin(
         registry: Registry::shipped(),
         metrics: Arc::clone(&metrics),
         store_workers: workers,
+        standby,
     };
     let engine = Engine::start(parts, engine_options(settings));
     let observed = (Arc::clone(&metrics), Arc::clone(log));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use engine::ports::Store;
+use engine::ports::{Standby, Store};
 use engine::supervise::{Stop, Worker};
 use gcp::firestore::{self, FirestoreStore};
 use ledger::verify::Finding;
@@ -19,6 +19,7 @@ use store::{Reader, SqliteStore};
 use types::StreamName;
 
 use crate::options::store_options;
+use crate::standby::Spools;
 
 /// How often the store is asked whether its journal wants folding back, or its lease renewing.
 const MAINTAIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,6 +31,31 @@ pub(crate) struct Served {
     pub(crate) notes: Vec<(&'static str, String)>,
     /// What it needs beside the writer.
     pub(crate) workers: Vec<Worker>,
+    /// What stands in for it while it is away.
+    pub(crate) standby: Option<Arc<dyn Standby>>,
+}
+
+/// A shared ledger, to be opened once more.
+pub(crate) enum Ledger {
+    /// A database.
+    Postgres(postgres::Options),
+    /// Documents.
+    Firestore(firestore::Options),
+}
+
+impl Ledger {
+    /// A store on it with a log of its own. Blocks.
+    pub(crate) fn again(&self) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(match self {
+            Ledger::Postgres(options) => Arc::new(PgStore::connect(options)?),
+            Ledger::Firestore(options) => Arc::new(FirestoreStore::open(options)?),
+        })
+    }
+}
+
+fn standby(settings: &Settings, ledger: Ledger) -> anyhow::Result<Option<Arc<dyn Standby>>> {
+    let spools = Spools::open(settings.spool_dir.as_deref(), ledger).context("SPOOL_DIR")?;
+    Ok(Some(Arc::new(spools)))
 }
 
 /// Opens the store that the settings name. Blocks.
@@ -37,7 +63,8 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
     match settings.receipt_ledger_backend {
         Backend::Memory => {
             let store = SqliteStore::memory().context("cannot open the receipt store")?;
-            Ok(Served { store: Arc::new(store), notes: Vec::new(), workers: Vec::new() })
+            let store = Arc::new(store);
+            Ok(Served { store, notes: Vec::new(), workers: Vec::new(), standby: None })
         }
         Backend::Sqlite => {
             let store = SqliteStore::open(&settings.ledger_dir, &store_options(settings));
@@ -47,30 +74,32 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
             let notes = rewritten.then(|| ("recovery", what())).into_iter().collect();
             let maintained = Arc::clone(&store);
             let worker = maintenance(move || maintained.maintain());
-            Ok(Served { store, notes, workers: vec![worker] })
+            Ok(Served { store, notes, workers: vec![worker], standby: None })
         }
         Backend::Postgres => {
-            let store = PgStore::connect(&database(settings)?).context("DATABASE_URL")?;
-            let store = Arc::new(store);
+            let options = database(settings)?;
+            let store = Arc::new(PgStore::connect(&options).context("DATABASE_URL")?);
+            let standby = standby(settings, Ledger::Postgres(options))?;
             let maintained = Arc::clone(&store);
             let worker = maintenance(move || maintained.maintain());
-            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker], standby })
         }
         Backend::Firestore => {
-            let store = FirestoreStore::open(&firestore(settings)?).context("GCP_PROJECT_ID")?;
-            let store = Arc::new(store);
+            let options = firestore(settings)?;
+            let store = Arc::new(FirestoreStore::open(&options).context("GCP_PROJECT_ID")?);
+            let standby = standby(settings, Ledger::Firestore(options))?;
             let (maintained, closed) = (Arc::clone(&store), Arc::clone(&store));
             // Closed by the thread that may block; the next life of it renews the lease.
             let worker = Worker::thread("store_maintenance", move |stop: Stop| {
                 beat(&stop, || maintained.maintain());
                 closed.close();
             });
-            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker], standby })
         }
     }
 }
 
-fn maintenance(maintain: impl Fn() + Send + Sync + 'static) -> Worker {
+pub(crate) fn maintenance(maintain: impl Fn() + Send + Sync + 'static) -> Worker {
     Worker::thread("store_maintenance", move |stop: Stop| beat(&stop, &maintain))
 }
 

@@ -9,22 +9,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel as channel;
 use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
-use tokio::sync::{RwLock, oneshot, watch};
+use tokio::sync::{RwLock, watch};
 use tokio::time;
 use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
 use crate::access::Access;
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
-use crate::commit::{Decided, OpenGroup, Progress, Refused, Reply, Submission, Work};
+use crate::commit::{Decided, Refused, Reply, Work};
+use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
 use crate::keys::{CallerKey, Keyed};
-use crate::ports::{Identity, ReadError, Store, Stored};
+use crate::outage::{self, Outage, Route, SpoolUse, Writes};
+use crate::pipeline::{Common, Pipeline, Workers};
+use crate::ports::{ReadError, Standby, Store, Stored};
+use crate::spool::SPOOL_SUP;
 use crate::supervise::{Supervisor, Worker};
-use crate::{answers, decider, load, reconcile, writer};
+use crate::{load, reconcile};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
@@ -33,8 +36,8 @@ const TURNS_MAX: usize = 32;
 /// Subsystems without which no command is ever answered.
 const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
 
-/// Durable groups that wait to be answered.
-const ANSWERS_MAX: usize = 8;
+/// The subsystem that watches a shared store.
+const OUTAGE_SUP: &str = "outage_sup";
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -51,9 +54,21 @@ pub struct Options {
     pub action_timeout: Duration,
     /// How often due timers and unsettled attempts are looked for.
     pub check_interval: Duration,
-    /// The greatest age of a state that commands are answered from without a receipt. Only in a
-    /// shared store: there alone others write, and what is written is fenced at any age.
+    /// The greatest age of what is known of a tenant and is decided on while a shared store is away.
     pub state_age_max: Duration,
+    /// What stands in for a shared store that is away.
+    pub spool_use: SpoolUse,
+    /// Receipts that may wait for it.
+    pub spool_max: u64,
+    /// How long each stage of its return has to hold.
+    pub stage_time: Duration,
+    /// Receipts that are written at once, and the wait for them, while a store refuses writes
+    /// because there are too many.
+    pub spare_batch: usize,
+    /// The longest wait for so many.
+    pub spare_wait: Duration,
+    /// Which receipts are taken.
+    pub writes: Writes,
     /// Check the hashes of receipts that are read.
     pub verify_reads: bool,
 }
@@ -72,6 +87,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Workers that the store needs beside the writer.
     pub store_workers: Vec<Worker>,
+    /// What stands in for the store while it is away, if it is a shared one.
+    pub standby: Option<Arc<dyn Standby>>,
 }
 
 /// One command, as the outer crates hand it in.
@@ -94,19 +111,10 @@ pub struct Request<'a> {
 pub struct Engine(Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ledger: Pipeline,
+    pub(crate) common: Common,
     pub(crate) registry: Registry,
-    pub(crate) pool: Pool,
-    pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) rules: Arc<Rules>,
-    options: Arc<ArcSwap<Options>>,
-    access: Arc<Access>,
-    live: watch::Sender<u64>,
-    identity: Identity,
-    pub(crate) progress: Arc<Progress>,
-    queue: channel::Sender<Submission>,
+    outage: Outage,
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
@@ -119,80 +127,39 @@ impl Engine {
     /// pool.
     #[must_use]
     pub fn start(parts: Parts, options: Options) -> Engine {
-        let Parts { store, rules, clock, registry, metrics, store_workers } = parts;
-        let progress = Arc::new(Progress::default());
-        let in_flight = Arc::new(InFlight::default());
+        let Parts { store, rules, clock, registry, metrics, store_workers, standby } = parts;
         let options = Arc::new(ArcSwap::from_pointee(options));
-        let access = Arc::new(Access::default());
-        let live = watch::Sender::new(0);
-        let pool = Pool::new(Arc::clone(&options), Arc::clone(&metrics));
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the limit is a live setting: see `one_turn`"
-        )]
-        let (queue, queued) = channel::unbounded();
-        let open = Arc::new(OpenGroup::default());
-        let engine = Engine(Arc::new(Inner {
-            identity: store.identity(),
-            store: Arc::clone(&store),
-            clock: Arc::clone(&clock),
+        let common = Common {
+            rules,
+            clock,
+            pool: Pool::new(Arc::clone(&options), Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
+            options,
+            in_flight: Arc::new(InFlight::default()),
+            access: Arc::new(Access::default()),
+            live: watch::Sender::new(0),
+        };
+        let (ledger, workers) = Pipeline::new(Duty::Ledger, store, &common, &NEEDED);
+        let engine = Engine(Arc::new(Inner {
+            ledger,
+            common,
             registry,
-            pool: pool.clone(),
-            in_flight: Arc::clone(&in_flight),
-            rules: Arc::clone(&rules),
-            options: Arc::clone(&options),
-            access: Arc::clone(&access),
-            live: live.clone(),
-            progress: Arc::clone(&progress),
-            queue,
+            outage: Outage::new(standby),
             edge: Edge::default(),
-            supervisor: Supervisor::new(Arc::clone(&metrics)),
+            supervisor: Supervisor::new(metrics),
             draining: AtomicBool::new(false),
             door: RwLock::new(()),
         }));
-        let (durable, answered) = channel::bounded(ANSWERS_MAX);
-        let answers = answers::Shared { metrics: Arc::clone(&metrics), durable: answered };
-        let written = writer::Shared {
-            store: Arc::clone(&store),
-            metrics: Arc::clone(&metrics),
-            progress: Arc::clone(&progress),
-            pool,
-            access,
-            live,
-            open: Arc::clone(&open),
-            durable,
-        };
-        let decided = decider::Shared {
-            store,
-            rules,
-            clock,
-            metrics,
-            progress,
-            in_flight,
-            queue: queued,
-            open,
-            options,
-        };
-        engine.supervise(written, answers, decided, store_workers);
+        engine.supervise(workers, store_workers);
         engine
     }
 
-    fn supervise(
-        &self,
-        written: writer::Shared,
-        answers: answers::Shared,
-        decided: decider::Shared,
-        store_workers: Vec<Worker>,
-    ) {
-        let mut ledger_workers = vec![
-            Worker::thread("receipt_writer", move |stop| writer::run(&written, &stop)),
-            Worker::thread("receipt_answers", move |stop| answers::run(&answers, &stop)),
-        ];
-        ledger_workers.extend(store_workers);
+    fn supervise(&self, workers: Workers, store_workers: Vec<Worker>) {
+        let Workers { mut ledger, decider } = workers;
+        ledger.extend(store_workers);
         let (timers, unsettled, edge) = (self.clone(), self.clone(), self.clone());
         let governance = vec![
-            Worker::thread("governor_decider", move |stop| decider::run(&decided, &stop)),
+            decider,
             Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
             Worker::task("unsettled", move |stop| reconcile::unsettled(unsettled.clone(), stop)),
         ];
@@ -206,21 +173,23 @@ impl Engine {
                 bench.work(stop, settle).await;
             }
         });
-        self.supervisor().start("receipt_ledger_sup", ledger_workers);
+        self.supervisor().start("receipt_ledger_sup", ledger);
         self.supervisor().start("governance_sup", governance);
         // Not beside the decider: workers of one subsystem are stopped together, and this one
         // waits for the decider's answers.
         let edge = Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop));
         self.supervisor().start("action_pool", vec![actions, edge]);
+        if self.store().is_shared() {
+            let watched = self.clone();
+            let watch =
+                Worker::task("store_watch", move |stop| outage::watch(watched.clone(), stop));
+            self.supervisor().start(OUTAGE_SUP, vec![watch]);
+        }
     }
 
     fn bench(&self) -> Bench {
-        Bench {
-            pool: self.0.pool.clone(),
-            registry: self.0.registry.clone(),
-            options: Arc::clone(&self.0.options),
-            metrics: Arc::clone(&self.0.metrics),
-        }
+        let Common { pool, options, metrics, .. } = self.0.common.clone();
+        Bench { pool, registry: self.0.registry.clone(), options, metrics }
     }
 
     /// Decides one command. `Ok` is durable: the receipt of the decision, which may be a refusal,
@@ -239,8 +208,8 @@ impl Engine {
     }
 
     fn reserve(&self) -> Result<Permit, Refused> {
-        self.0.pool.reserve().ok_or_else(|| {
-            let depth = self.0.pool.depth();
+        self.0.common.pool.reserve().ok_or_else(|| {
+            let depth = self.0.common.pool.depth();
             tracing::warn!(
                 event = "action_queue_full",
                 action_queue_depth = depth,
@@ -258,8 +227,49 @@ impl Engine {
         request: Request<'_>,
         permit: Option<Permit>,
     ) -> Result<Option<Decided>, Refused> {
-        let Request { stream, command, actor, may_register, key } = request;
-        let keyed = key.map(|key| Keyed::new(&self.0.identity, &stream, &key));
+        let spool = match self.route(&request.stream, &request.command)? {
+            Route::Spool(spool) => return self.act_in_spool(&spool, request).await,
+            Route::Ledger => self.outage().spools.current(),
+        };
+        let identity = self.store().identity();
+        let keyed = request.key.map(|key| Keyed::new(&identity, &request.stream, &key));
+        // A key that was used while the store was away, and is not known there yet.
+        if let (Some(_), Some(keyed)) = (spool, &keyed)
+            && let Some(spool) = self.spool_of(keyed).await
+        {
+            return self.act_in_spool(&spool, request).await;
+        }
+        let again = self.store().is_shared().then(|| request.clone());
+        let decided = tokio::select! {
+            biased;
+            decided = self.decide_on(&self.0.ledger, request, keyed, permit) => decided,
+            () = self.store_gone() => {
+                let detail = "the receipt store went away, the outcome is unknown";
+                Err(Refused::new(Reason::Timeout, detail))
+            }
+        };
+        match decided {
+            Err(refused) if refused.reason == Reason::FirestoreError => {
+                // Nothing was written: a store that is away is stood in for.
+                let Some(request) = again else { return Err(refused) };
+                match self.reroute(&request.stream, &request.command).await {
+                    Some(spool) => self.act_in_spool(&spool, request).await,
+                    None => Err(refused),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Decides on one pipeline, loading the stream where it is not in memory.
+    pub(crate) async fn decide_on(
+        &self,
+        pipeline: &Pipeline,
+        request: Request<'_>,
+        keyed: Option<Keyed>,
+        permit: Option<Permit>,
+    ) -> Result<Option<Decided>, Refused> {
+        let Request { stream, command, actor, may_register, .. } = request;
         let (command, since) = (Arc::new(command), Instant::now());
         let fresh = || Work {
             stream: stream.clone(),
@@ -273,7 +283,7 @@ impl Engine {
         };
         let mut work = fresh();
         for _ in 0..TURNS_MAX {
-            work = match self.one_turn(work).await? {
+            work = match pipeline.turn(self.supervisor(), work).await? {
                 Reply::Decided(decided) => return Ok(Some(decided)),
                 Reply::Nothing => return Ok(None),
                 Reply::Refused(refused) => return Err(refused),
@@ -288,37 +298,12 @@ impl Engine {
         Err(Refused::new(Reason::GovernorNotReady, "the stream is contended"))
     }
 
-    async fn one_turn(&self, work: Work) -> Result<Reply, Refused> {
-        let lost = |down: &Vec<&str>| NEEDED.iter().any(|name| down.contains(name));
-        let mut down = self.supervisor().given_up();
-        if lost(&down.borrow()) {
-            return Err(Refused::new(Reason::GovernorNotReady, "a part is down"));
-        }
-        let (reply, answer) = oneshot::channel();
-        // INV-13: a full queue is an answer. Callers that look at once pass it by their number,
-        // which the front door bounds.
-        let room = self.0.queue.len() < self.options().queue_max;
-        let sent = room.then(|| self.0.queue.send(Submission { work, reply }).ok()).flatten();
-        sent.ok_or_else(|| {
-            let mut refused =
-                Refused::new(Reason::ServiceUnavailable, "too many decisions are waiting");
-            refused.retry_after_s = Some(1);
-            refused
-        })?;
-        tokio::select! {
-            biased;
-            answer = answer => answer.map_err(|_| {
-                Refused::new(Reason::Timeout, "a part was restarted, the outcome is unknown")
-            }),
-            _ = down.wait_for(lost) => {
-                Err(Refused::new(Reason::GovernorNotReady, "a part is down, the outcome is unknown"))
-            }
-        }
-    }
-
     async fn load(&self, stream: &StreamName) -> Result<crate::cache::Loaded, Refused> {
+        if stream.is_lane() {
+            return self.load_lane(stream).await;
+        }
         let stream = stream.clone();
-        let progress = Arc::clone(&self.0.progress);
+        let progress = Arc::clone(&self.0.ledger.progress);
         self.blocking(move |store| load::load(store, &stream, &progress)).await
     }
 
@@ -327,7 +312,9 @@ impl Engine {
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Refused> {
-        let (store, progress) = (Arc::clone(&self.0.store), Arc::clone(&self.0.progress));
+        self.check_reads()?;
+        let Pipeline { store, progress, .. } = &self.0.ledger;
+        let (store, progress) = (Arc::clone(store), Arc::clone(progress));
         let read = move || progress.after_read(read(&*store));
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
@@ -341,7 +328,10 @@ impl Engine {
 
     /// A receipt by id. Its hashes are checked on the way unless reads are set to trust them.
     pub async fn find(&self, id: ReceiptId) -> Result<Option<Stored>, Refused> {
-        let found = self.blocking(move |store| store.find(id)).await?;
+        let found = match self.find_spooled(id).await {
+            Some(found) => Some(found),
+            None => self.blocking(move |store| store.find(id)).await?,
+        };
         found.map(|stored| self.checked(stored)).transpose()
     }
 
@@ -364,11 +354,11 @@ impl Engine {
         }
         let intact = View::scan(&stored.core).is_ok_and(|view| stored.is_intact(&view));
         let result = if intact { "success" } else { "failed" };
-        self.0.metrics.receipt_verification.with([result]).inc();
+        self.0.common.metrics.receipt_verification.with([result]).inc();
         if intact {
             return Ok(stored);
         }
-        self.0.progress.mark_tampered();
+        self.0.ledger.progress.mark_tampered();
         tracing::error!(event = "hash_verification_failed", receipt_id = %stored.id, seq = stored.seq, "Hash verification failed");
         Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
     }
@@ -388,40 +378,53 @@ impl Engine {
     /// # Errors
     /// The reasons of a store that does not answer.
     pub async fn state(&self, stream: &StreamName) -> Result<StreamState, Refused> {
-        Ok(self.load(stream).await?.live.state)
+        if self.is_spooling() && stream.as_str() == limits::STREAM_SETTINGS {
+            let spool = self.outage().spools.current();
+            let lane = spool.map(|spool| stream.lane(spool.lane));
+            if let Some(lane) = lane {
+                return Ok(self.load_lane(&lane).await?.live.now.state);
+            }
+        }
+        let loaded = self.load(stream).await?;
+        self.outage().spools.remember(stream, &loaded.live.now);
+        Ok(loaded.live.now.state)
     }
 
     /// The options in force.
     #[must_use]
     pub fn options(&self) -> Arc<Options> {
-        self.0.options.load_full()
+        self.0.common.options.load_full()
     }
 
     /// Puts other options in force, from the next decision and the next action on.
     pub fn reconfigure(&self, options: Options) {
-        self.0.options.store(Arc::new(options));
+        self.0.common.options.store(Arc::new(options));
     }
 
     /// Changes whenever a live setting or a blocked source does, after the change is durable.
     #[must_use]
     pub fn live_changes(&self) -> watch::Receiver<u64> {
-        self.0.live.subscribe()
+        self.0.common.live.subscribe()
     }
 
     /// Commands that wait for the decider.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
-        self.0.queue.len()
+        self.0.ledger.depth()
     }
 
     /// Places taken in the action pool and its queue.
     #[must_use]
     pub fn actions_depth(&self) -> usize {
-        self.0.pool.depth()
+        self.0.common.pool.depth()
+    }
+
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.0.outage
     }
 
     pub(crate) fn access(&self) -> &Access {
-        &self.0.access
+        &self.0.common.access
     }
 
     /// The counts of refusals since the last receipt about them.
@@ -447,10 +450,17 @@ impl Engine {
         event: &'static str,
         detail: String,
     ) -> Result<(), Refused> {
+        self.submit(Engine::note_request(actor, event, detail), None).await.map(drop)
+    }
+
+    pub(crate) fn note_request(
+        actor: Cow<'static, str>,
+        event: &'static str,
+        detail: String,
+    ) -> Request<'static> {
         let stream = StreamName::system(limits::STREAM_OPS);
         let command = Command::Note { event, detail };
-        let request = Request { stream, command, actor, may_register: false, key: None };
-        self.submit(request, None).await.map(drop)
+        Request { stream, command, actor, may_register: false, key: None }
     }
 
     /// The supervision tree.
@@ -467,30 +477,30 @@ impl Engine {
     /// What acknowledged receipts survive, and where they are.
     #[must_use]
     pub fn store(&self) -> &dyn Store {
-        &*self.0.store
+        &*self.0.ledger.store
     }
 
     /// The clock that decisions are made by.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
-        &*self.0.clock
+        &*self.0.common.clock
     }
 
     /// Returns when the store can no longer be trusted and the process has to start anew.
     pub async fn store_failed(&self) {
-        self.0.progress.failed().await;
+        self.0.ledger.progress.failed().await;
     }
 
     /// True once a stored receipt has failed verification. Only a start forgets it.
     #[must_use]
     pub fn is_tampered(&self) -> bool {
-        self.0.progress.is_tampered()
+        self.0.ledger.progress.is_tampered()
     }
 
     /// False from a failed append or read of the store until the next one of its kind succeeds.
     #[must_use]
     pub fn store_answers(&self) -> bool {
-        self.0.progress.store_answers()
+        self.0.ledger.progress.store_answers()
     }
 
     /// Refuses new work from now on and goes on with what is inside; only a start undoes it.
@@ -512,13 +522,15 @@ impl Engine {
         self.refuse_work();
         let supervisor = self.supervisor();
         let now = time::Instant::now();
+        // The way back ends here: the next start goes it again.
+        supervisor.stop(OUTAGE_SUP).await;
         // An action that does not end must not cost the record of the stop.
         let (settled_by, ended_by) = (now + deadline * 3 / 4, now + deadline);
         if time::timeout_at(settled_by, self.0.door.write()).await.is_err() {
             tracing::warn!(event = "drain_commands", "commands are left without an answer");
         }
         if time::timeout_at(settled_by, supervisor.stop("action_pool")).await.is_err() {
-            let left = self.0.in_flight.len();
+            let left = self.0.common.in_flight.len();
             tracing::warn!(event = "drain_actions", left, "actions are left to the next start");
         }
         let record = async {
@@ -534,7 +546,7 @@ impl Engine {
                 tracing::warn!(event = "drain_note", "the stop could not be recorded in time");
             }
         }
-        for name in NEEDED {
+        for name in NEEDED.into_iter().chain([SPOOL_SUP]) {
             // Past the deadline it is still asked to stop.
             if time::timeout_at(ended_by, supervisor.stop(name)).await.is_err() {
                 tracing::warn!(

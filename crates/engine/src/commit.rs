@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use governors::{Command, Touch};
@@ -16,7 +16,7 @@ use types::{Reason, StreamName};
 use crate::actions::{Job, Permit};
 use crate::cache::Loaded;
 use crate::keys::Keyed;
-use crate::ports::{Batch, ReadError};
+use crate::ports::{Batch, Durability, ReadError};
 
 /// A refusal on its way to the edge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,8 @@ pub struct Decided {
     pub receipt: Arc<Sealed>,
     /// True when the key was used before and this is the receipt of that time.
     pub replayed: bool,
+    /// What it survives now.
+    pub durability: Durability,
 }
 
 /// What the committer says to one submission.
@@ -284,11 +286,16 @@ pub struct Progress {
     groups: AtomicU64,
     committed: AtomicU64,
     epoch: AtomicU64,
+    /// The newest epoch that began with nothing known.
+    blank: AtomicU64,
     fatal: AtomicBool,
     fatal_notify: Notify,
     tampered: AtomicBool,
     append_failed: AtomicBool,
     read_failed: AtomicBool,
+    /// Since when an append is under way.
+    appending: Mutex<Option<Instant>>,
+    trouble: Notify,
 }
 
 impl Progress {
@@ -323,14 +330,41 @@ impl Progress {
         }
     }
 
+    /// Keeps that an append is under way, until [`Progress::after_append`].
+    pub fn before_append(&self) {
+        *self.lock_appending() = Some(Instant::now());
+    }
+
     /// Keeps whether the store took the newest batch.
     pub fn after_append(&self, answered: bool) {
+        *self.lock_appending() = None;
         self.append_failed.store(!answered, Ordering::Release);
+        if !answered {
+            self.trouble.notify_one();
+        }
+    }
+
+    /// How long the append that is under way has taken so far.
+    #[must_use]
+    pub fn append_takes(&self) -> Duration {
+        self.lock_appending().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn lock_appending(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.appending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns after the store has failed an append or a read since the last time.
+    pub async fn trouble(&self) {
+        self.trouble.notified().await;
     }
 
     /// Keeps whether the store answered the newest read, and passes the outcome on.
     pub fn after_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
         self.read_failed.store(outcome.is_err(), Ordering::Release);
+        if outcome.is_err() {
+            self.trouble.notify_one();
+        }
         outcome
     }
 
@@ -366,8 +400,21 @@ impl Progress {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Ends it: whatever was decided on it and is not durable must not become so.
-    pub fn new_epoch(&self) {
+    /// Ends it: whatever was decided on it and is not durable must not become so. What was durable
+    /// before is still as it was.
+    pub fn roll_back(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Ends it, where nothing that is in memory can be relied on.
+    pub fn start_blank(&self) {
+        let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+        self.blank.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// True when nothing that was known in `epoch` is known now.
+    #[must_use]
+    pub fn is_blank_since(&self, epoch: u64) -> bool {
+        self.blank.load(Ordering::Acquire) > epoch
     }
 }

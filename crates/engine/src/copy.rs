@@ -225,7 +225,9 @@ impl<'a> Copier<'a> {
             }
             Err(AppendError::Conflict { .. }) => Outcome::Refused,
             Err(AppendError::Unknown(_)) => Outcome::Unheard,
-            Err(AppendError::Unavailable(why)) => return Err(CopyError::Unavailable(why)),
+            Err(AppendError::Unavailable(why) | AppendError::Quota(why)) => {
+                return Err(CopyError::Unavailable(why));
+            }
             Err(AppendError::Fatal(why)) => return Err(CopyError::Fatal(why)),
         };
         // Settles an outcome that nobody heard before it answers.

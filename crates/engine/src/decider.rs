@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
@@ -21,12 +22,12 @@ use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 
 use crate::act::Options;
 use crate::actions::{InFlight, Job};
-use crate::cache::{Cache, Live};
+use crate::cache::{Cache, States, Version};
 use crate::commit::{
     Decided, Group, OpenGroup, Progress, Refused, Reply, Submission, Waiting, Work,
 };
 use crate::keys::{Keyed, seal_snapshot};
-use crate::ports::{Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
+use crate::ports::{Durability, Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
 use crate::supervise::Stop;
 
 /// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
@@ -39,12 +40,28 @@ const UNIT_MAX: usize = 16;
 /// Commands whose keys are looked up at once.
 const TURN_MAX: usize = 64;
 
+/// How long what was read of a shared store is taken for what holds, where an answer leaves no
+/// receipt behind whose fence would tell.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// Receipts between two snapshots of a stream: bounds what a cold load has to fold.
 const SNAPSHOT_EVERY: u64 = 128;
 
+/// What the store is to those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// The ledger itself.
+    Ledger,
+    /// It stands in for a ledger that is away: its chains are lanes, decided on what is known of
+    /// the chains beside them.
+    Spool,
+}
+
 /// What the decider works with; shared by all its lives.
 pub(crate) struct Shared {
+    pub(crate) duty: Duty,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) states: States,
     pub(crate) rules: Arc<Rules>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -66,7 +83,6 @@ struct Decider<'a> {
     shared: &'a Shared,
     stop: &'a Stop,
     identity: Identity,
-    cache: Cache,
     recent: HashMap<IdemKey, Recent>,
     /// `at` of the newest receipt that this writer decided.
     last_at: Micros,
@@ -78,36 +94,29 @@ struct Decider<'a> {
 /// Runs until asked to stop. What is queued then waits for the next life: this one's memory may
 /// be the reason for the restart.
 pub(crate) fn run(shared: &Shared, stop: &Stop) {
-    let mut decider = match Decider::new(shared, stop) {
-        Ok(decider) => decider,
-        Err(error) => {
-            tracing::error!(event = "decider_start", %error, "cannot read the ledger's head");
-            return;
-        }
-    };
+    let mut decider = Decider::new(shared, stop);
+    // Where this fails, the first turn begins with it again.
+    decider.renew();
     while decider.turn() {}
     shared.open.give_up();
 }
 
 impl<'a> Decider<'a> {
-    fn new(shared: &'a Shared, stop: &'a Stop) -> Result<Decider<'a>, ReadError> {
+    /// Nothing is read yet: it begins as after a failed write.
+    fn new(shared: &'a Shared, stop: &'a Stop) -> Decider<'a> {
         // A former life may have left a group with the writer. It carries the former epoch, so
-        // the writer drops it unless it has begun already; `head` is read again on a conflict.
-        // The epoch is read before the head, so that whatever changes the head later is noticed.
-        shared.progress.new_epoch();
-        shared.open.give_up();
+        // the writer drops it unless it has begun already.
         let epoch = shared.progress.epoch();
-        let head = shared.progress.after_vital_read(shared.store.head())?;
-        Ok(Decider {
+        shared.progress.start_blank();
+        Decider {
             shared,
             stop,
             identity: shared.store.identity(),
-            cache: Cache::new(shared.options.load().states_max),
             recent: HashMap::new(),
-            last_at: head.at,
+            last_at: Micros(0),
             epoch,
             forgotten: 0,
-        })
+        }
     }
 
     /// Decides what waits, command by command, into the open group. False when this life is at its
@@ -141,14 +150,18 @@ impl<'a> Decider<'a> {
             let (epoch, ledger) = (self.epoch, self.identity.ledger);
             let empty = || Group::empty(self.shared.progress.next_group(), epoch, ledger);
             open.fill(empty, |group, lost| {
-                self.lose(&lost);
-                self.one(group, submission, prior);
+                let mut states = self.shared.states.lock();
+                self.lose(&mut states, &lost);
+                self.one(&mut states, group, submission, prior);
             });
         }
         // Also when nothing was sealed: signals for tenants that nobody knows load states too.
-        self.cache.resize(self.shared.options.load().states_max);
-        self.cache.shrink(self.shared.progress.committed());
-        self.shared.metrics.streams_loaded.set(self.cache.len() as i64);
+        let mut states = self.shared.states.lock();
+        states.resize(self.shared.options.load().states_max);
+        states.shrink(self.shared.progress.committed());
+        if self.shared.duty == Duty::Ledger {
+            self.shared.metrics.streams_loaded.set(states.len() as i64);
+        }
         true
     }
 
@@ -188,27 +201,34 @@ impl<'a> Decider<'a> {
 
     /// Starts a new life after a failed write: everything provisional is forgotten.
     fn renew(&mut self) -> bool {
+        let progress = &self.shared.progress;
         self.shared.open.give_up();
-        self.epoch = self.shared.progress.epoch();
+        // The epoch is read before the head, so that whatever changes the head later is noticed.
+        let epoch = progress.epoch();
+        if progress.is_blank_since(self.epoch) {
+            self.shared.states.lock().clear(progress.committed());
+        } else {
+            self.shared.states.lock().roll_back(progress.committed());
+        }
+        self.epoch = epoch;
         self.recent.clear();
-        self.cache.clear(self.shared.progress.committed());
-        match self.shared.progress.after_vital_read(self.shared.store.head()) {
+        match progress.after_vital_read(self.shared.store.head()) {
             Ok(head) => {
                 self.last_at = self.last_at.max(head.at);
                 true
             }
             Err(error) => {
                 tracing::error!(event = "head_read", %error, "cannot read the ledger's head");
-                self.shared.progress.new_epoch();
+                progress.roll_back();
                 false
             }
         }
     }
 
     /// Forgets streams that another writer has moved on, with the answers that were built on them.
-    fn lose(&mut self, streams: &[StreamName]) {
+    fn lose(&mut self, states: &mut Cache, streams: &[StreamName]) {
         for stream in streams {
-            self.cache.lose(stream);
+            states.lose(stream);
             self.recent.retain(|_, recent| recent.receipt.stream != *stream);
         }
     }
@@ -225,7 +245,13 @@ impl<'a> Decider<'a> {
         Ok(submissions.iter().map(|s| s.work.keyed.and_then(|_| found.next().flatten())).collect())
     }
 
-    fn one(&mut self, group: &mut Group, submission: Submission, prior: Option<Stored>) {
+    fn one(
+        &mut self,
+        states: &mut Cache,
+        group: &mut Group,
+        submission: Submission,
+        prior: Option<Stored>,
+    ) {
         let Submission { mut work, reply } = submission;
         let (stream, since) = (work.stream.clone(), work.since);
         if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
@@ -234,37 +260,30 @@ impl<'a> Decider<'a> {
         }
         let brought = work.loaded.is_some();
         let fresh = work.loaded.take().filter(|loaded| loaded.epoch == self.epoch);
-        let admitted = fresh.is_none_or(|loaded| self.cache.admit(&work.stream, loaded));
-        if !admitted || self.cache.get(&work.stream).is_none() {
+        let admitted = fresh.is_none_or(|loaded| states.admit(&work.stream, loaded));
+        if !admitted || states.get(&work.stream).is_none() {
             let _ = reply.send(Reply::NotLoaded(Box::new(work)));
             return;
         }
-        let decide = || self.decide(group, &mut work, brought);
+        let decide = || self.decide(states, group, &mut work, brought);
         let answer = match catch_unwind(AssertUnwindSafe(decide)) {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => self.defect(&work, &error.to_string()),
-            Err(_) => self.defect(&work, "decision panicked"),
+            Ok(Err(error)) => defect(states, &work, &error.to_string()),
+            Err(_) => defect(states, &work, "decision panicked"),
         };
         let waits = match answer {
             Reply::Decided(_) => true,
-            Reply::Nothing | Reply::Refused(_) => self.may_be_lost(&stream),
+            Reply::Nothing | Reply::Refused(_) => self.may_be_lost(states, &stream),
             Reply::NotLoaded(_) | Reply::Again => false,
         };
         answer_with(group, Waiting { stream, reply, answer, since }, waits);
     }
 
     /// True when the state of a stream stands on receipts that another writer may still outrun.
-    fn may_be_lost(&mut self, stream: &StreamName) -> bool {
+    fn may_be_lost(&self, states: &mut Cache, stream: &StreamName) -> bool {
         let committed = self.shared.progress.committed();
         self.shared.store.is_shared()
-            && self.cache.get(stream).is_some_and(|live| live.last_group > committed)
-    }
-
-    /// A defect of ours touches this command alone; the stream is read again from the store.
-    fn defect(&mut self, work: &Work, error: &str) -> Reply {
-        tracing::error!(event = "decision_failed", tenant_id = %work.stream, error, "decision failed");
-        self.cache.forget(&work.stream);
-        Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
+            && states.get(stream).is_some_and(|live| live.now.last_group > committed)
     }
 
     /// The answer of the time when the key was used first (INV-7).
@@ -292,17 +311,31 @@ impl<'a> Decider<'a> {
             return Some(Reply::Refused(Refused::new(Reason::DuplicateMessage, detail)));
         }
         self.shared.metrics.receipts_replayed.inc();
-        Some(Reply::Decided(Decided { receipt, replayed: true }))
+        let durability = self.durability();
+        Some(Reply::Decided(Decided { receipt, replayed: true, durability }))
+    }
+
+    /// What survives whatever this decider's store has taken.
+    fn durability(&self) -> Durability {
+        match (self.shared.duty, self.shared.store.durability()) {
+            (Duty::Spool, Durability::Durable) => Durability::Local,
+            (_, durability) => durability,
+        }
     }
 
     /// `brought`: the state was read for this very command.
     fn decide(
         &mut self,
+        states: &mut Cache,
         group: &mut Group,
         work: &mut Work,
         brought: bool,
     ) -> Result<Reply, Broken> {
-        let live = self.cache.get(&work.stream).ok_or(Broken::Gone)?;
+        let live = &states.get(&work.stream).ok_or(Broken::Gone)?.now;
+        if self.shared.duty == Duty::Spool && is_too_old(self.shared, &work.stream, live) {
+            states.forget(&work.stream);
+            return Ok(Reply::Refused(too_old()));
+        }
         // INV-17: strictly increasing over all that this writer commits, so that commit order can be
         // verified, and over the stream, whoever wrote to it: clocks differ.
         let floor = self.last_at.max(live.head.last_at);
@@ -315,7 +348,7 @@ impl<'a> Decider<'a> {
         };
         let decision = governors::decide(&self.shared.rules, &live.state, &work.command, &cx);
         if !matches!(decision, Decision::Seal(_)) && !brought && is_stale(self.shared, live) {
-            self.cache.forget(&work.stream);
+            states.forget(&work.stream);
             return Ok(Reply::Again);
         }
         match decision {
@@ -329,13 +362,14 @@ impl<'a> Decider<'a> {
                 let detail = "no place in the action queue";
                 Ok(Reply::Refused(Refused::new(Reason::ActionQueueFull, detail)))
             }
-            Decision::Seal(sealing) => self.seal(group, work, sealing, now),
+            Decision::Seal(sealing) => self.seal(states, group, work, sealing, now),
         }
     }
 
     /// Seals all drafts of a decision, then folds them: all or none.
     fn seal(
         &mut self,
+        states: &mut Cache,
         group: &mut Group,
         work: &mut Work,
         sealing: Sealing,
@@ -347,7 +381,12 @@ impl<'a> Decider<'a> {
             draft.idem = Some(keyed.idem.to_string().into());
             draft.commitment = Some(keyed.commitment.to_string().into());
         }
-        let live = self.cache.get(&stream).ok_or(Broken::Gone)?;
+        let live = states.get(&stream).ok_or(Broken::Gone)?;
+        if self.shared.store.is_shared() {
+            live.keep(group.number, self.shared.progress.committed());
+            live.now.read_at = Instant::now();
+        }
+        let live = &mut live.now;
         let mut head = live.head;
         let mut sealed = Vec::with_capacity(drafts.len());
         for (nth, draft) in drafts.iter().enumerate() {
@@ -371,13 +410,21 @@ impl<'a> Decider<'a> {
         let due = live.state.next_due();
         if due != live.due {
             live.due = due;
-            group.batch.due.push((stream.clone(), due));
+            // Nobody ticks a lane: what is due on it is due on the chain beside it.
+            if self.shared.duty == Duty::Ledger {
+                group.batch.due.push((stream.clone(), due));
+            }
         }
-        if head.next_seq / SNAPSHOT_EVERY > (head.next_seq - sealed.len() as u64) / SNAPSHOT_EVERY {
+        let snapshots_due = |next_seq: u64| next_seq / SNAPSHOT_EVERY;
+        let before = head.next_seq - sealed.len() as u64;
+        // The state of a lane is not the fold of the lane alone.
+        if self.shared.duty == Duty::Ledger && snapshots_due(head.next_seq) > snapshots_due(before)
+        {
             group.batch.snapshots.extend(snapshot(&self.identity, &stream, live));
         }
         self.book(group, work.keyed, &answer, entries, primary, job);
-        Ok(Reply::Decided(Decided { receipt: answer, replayed: false }))
+        let durability = self.durability();
+        Ok(Reply::Decided(Decided { receipt: answer, replayed: false, durability }))
     }
 
     /// Enters sealed receipts into the group. From here on nothing can fail.
@@ -405,10 +452,28 @@ impl<'a> Decider<'a> {
 
 /// True when others may have moved the stream on since it was read. While a commit of ours is under
 /// way, the answer waits for that.
-fn is_stale(shared: &Shared, live: &Live) -> bool {
+fn is_stale(shared: &Shared, live: &Version) -> bool {
     shared.store.is_shared()
         && live.last_group <= shared.progress.committed()
-        && live.read_at.elapsed() > shared.options.load().state_age_max
+        && live.read_at.elapsed() > FRESH
+}
+
+/// True when what is known of a tenant dates from too long before the outage. What the service says
+/// of itself depends on nobody else.
+fn is_too_old(shared: &Shared, lane: &StreamName, live: &Version) -> bool {
+    !lane.is_system() && live.read_at.elapsed() > shared.options.load().state_age_max
+}
+
+pub(crate) fn too_old() -> Refused {
+    let detail = "the receipt store is away, and what is known of the tenant is too old";
+    Refused::new(Reason::GovernorNotReady, detail)
+}
+
+/// A defect of ours touches this command alone; the stream is read again from the store.
+fn defect(states: &mut Cache, work: &Work, error: &str) -> Reply {
+    tracing::error!(event = "decision_failed", tenant_id = %work.stream, error, "decision failed");
+    states.forget(&work.stream);
+    Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
 }
 
 /// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. So
@@ -422,7 +487,7 @@ fn answer_with(group: &mut Group, waiting: Waiting, waits: bool) {
 }
 
 /// Folds sealed receipts into the state, from the very bytes that will be stored.
-fn fold(live: &mut Live, sealed: &[Sealed], group: &mut Group) -> Result<Vec<Entry>, Broken> {
+fn fold(live: &mut Version, sealed: &[Sealed], group: &mut Group) -> Result<Vec<Entry>, Broken> {
     // In place: when a receipt does not fold, the caller forgets the stream and reads it again.
     let mut entries = Vec::with_capacity(sealed.len());
     let (mut changes, mut touched) = (Vec::new(), Vec::new());
@@ -449,7 +514,7 @@ pub(crate) fn settles(view: &View<'_>) -> Option<ReceiptId> {
     view.intent.filter(|_| view.kind == Kind::ActionResult)
 }
 
-fn snapshot(identity: &Identity, stream: &StreamName, live: &Live) -> Option<Snapshot> {
+fn snapshot(identity: &Identity, stream: &StreamName, live: &Version) -> Option<Snapshot> {
     let StreamHead { next_seq, last_hash, last_at } = live.head;
     let (seq, hash) = (next_seq.checked_sub(1)?, last_hash?);
     let state = seal_snapshot(identity, stream, seq, hash, &live.state.to_snapshot());

@@ -50,7 +50,7 @@ impl Engine {
     pub async fn take(&self, message: Message<'_>) -> Result<Decided, Refused> {
         let Message { id, data, payload, delivery_attempt, actor, may_register } = message;
         let kind = payload.kind();
-        self.inner().metrics.signals_received.with([kind]).inc();
+        self.inner().common.metrics.signals_received.with([kind]).inc();
         let name = name(&payload).into_owned();
         let started = Instant::now();
         let (stream, command) = self.command(payload);
@@ -76,7 +76,7 @@ impl Engine {
                 (StreamName::tenant(&tenant_id), Command::Signal(signal))
             }
             Wire::Autonomic { tenant_id, signal_type, severity, timestamp } => {
-                let value_milli = self.inner().rules.severity_milli(severity.as_str());
+                let value_milli = self.inner().common.rules.severity_milli(severity.as_str());
                 let value_milli = value_milli.unwrap_or_default();
                 let metric = signal_type.as_str().to_owned();
                 let signal = Signal { metric, value_milli, measured_at: timestamp };

@@ -22,10 +22,14 @@ pub mod edge;
 pub mod intake;
 pub mod keys;
 mod load;
+mod outage;
+mod pipeline;
 pub mod ports;
 mod reconcile;
+mod spool;
 pub mod supervise;
 mod writer;
 
 pub use act::{Engine, Options, Parts, Request};
 pub use commit::{Decided, Refused};
+pub use outage::{SpoolUse, Stage, Writes};

@@ -9,7 +9,7 @@ use governors::StreamState;
 use ledger::{StreamHead, View};
 use types::StreamName;
 
-use crate::cache::{Live, Loaded};
+use crate::cache::{Live, Loaded, Version};
 use crate::commit::Progress;
 use crate::keys::open_snapshot;
 use crate::ports::{ReadError, Snapshot, Store, Stored};
@@ -26,7 +26,33 @@ pub(crate) fn load(
     let read_at = Instant::now();
     // Before the first read: what is committed meanwhile may be missing from it.
     let (epoch, read_after_group) = (progress.epoch(), progress.committed());
-    let (mut state, mut head) = start(store, stream)?;
+    let (state, head) = start(store, stream)?;
+    let begun = Version { state, head, due: None, last_group: read_after_group, read_at };
+    let live = Live::new(fold_on(store, stream, begun, progress)?);
+    Ok(Loaded { live, read_after_group, epoch })
+}
+
+/// Reads and folds a lane, which begins with the state of the chain beside it.
+pub(crate) fn lane(
+    store: &dyn Store,
+    lane: &StreamName,
+    base: Version,
+    progress: &Progress,
+) -> Result<Loaded, ReadError> {
+    let (epoch, read_after_group) = (progress.epoch(), progress.committed());
+    let begun = Version { head: StreamHead::EMPTY, last_group: read_after_group, ..base };
+    let live = Live::new(fold_on(store, lane, begun, progress)?);
+    Ok(Loaded { live, read_after_group, epoch })
+}
+
+/// Folds what follows on the head of `version`.
+fn fold_on(
+    store: &dyn Store,
+    stream: &StreamName,
+    version: Version,
+    progress: &Progress,
+) -> Result<Version, ReadError> {
+    let Version { mut state, mut head, .. } = version;
     loop {
         let page = store.read(stream, head.next_seq, PAGE)?;
         let last = page.len() < PAGE;
@@ -38,8 +64,7 @@ pub(crate) fn load(
         }
     }
     let due = state.next_due();
-    let live = Live { state, head, due, last_group: read_after_group, read_at };
-    Ok(Loaded { live, read_after_group, epoch })
+    Ok(Version { state, head, due, ..version })
 }
 
 /// The newest usable snapshot, or the beginning. A snapshot is a cache: one that is unreadable or

@@ -3,8 +3,12 @@
 //! Owns: what is atomic, what is durable when a call returns, and what a failure means. Refuses
 //! to know: SQL, files, and what a receipt says.
 
+use std::sync::Arc;
+
 use ledger::{HeadRecord, Kind, LedgerId, Row, Sealed, View, chain_hash, seal::sha256};
-use types::{Hash, Micros, ReceiptId, StreamName};
+use types::{Hash, LaneId, Micros, ReceiptId, StreamName};
+
+use crate::supervise::Worker;
 
 /// First 128 bits of the keyed hash of an idempotency key; the stream is part of the hash.
 pub type IdemKey = [u8; 16];
@@ -24,6 +28,9 @@ pub struct Identity {
 pub enum Durability {
     /// The loss of power.
     Durable,
+    /// The loss of power here, and not the loss of this machine: the store is away, and it is on
+    /// its way there.
+    Local,
     /// Nothing: it is gone with the process.
     Volatile,
 }
@@ -34,6 +41,7 @@ impl Durability {
     pub const fn as_str(self) -> &'static str {
         match self {
             Durability::Durable => "durable",
+            Durability::Local => "local",
             Durability::Volatile => "volatile",
         }
     }
@@ -107,6 +115,9 @@ pub enum AppendError {
     /// Nothing was written and a later attempt may succeed.
     #[error("store is unavailable: {0}")]
     Unavailable(String),
+    /// Nothing was written, because there are too many writes: fewer and larger ones may succeed.
+    #[error("store takes no more writes for now: {0}")]
+    Quota(String),
     /// The store is away, and whether the batch was written will only be known when it is back. It
     /// settles that before it tells a head or takes another batch.
     #[error("outcome is not known yet: {0}")]
@@ -241,4 +252,57 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` attempts without a result, oldest first: those of this writer and of writers
     /// that are gone. Who is still there settles its own.
     fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError>;
+}
+
+/// A spool that is open: a ledger of lanes on this machine.
+pub struct OpenSpool {
+    /// What its chains are called after.
+    pub lane: LaneId,
+    /// Where they are kept.
+    pub store: Arc<dyn Store>,
+    /// What the store needs beside its writer.
+    pub workers: Vec<Worker>,
+}
+
+/// A signal that waits for the store to be back, as it was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The body of the push delivery, byte for byte.
+    pub push: Vec<u8>,
+    /// Who delivered it.
+    pub actor: String,
+}
+
+/// What is at hand on this machine while a shared store is away. Calls block.
+pub trait Standby: Send + Sync + 'static {
+    /// Begins a spool of the ledger `identity`.
+    fn open(&self, identity: &Identity) -> Result<OpenSpool, ReadError>;
+
+    /// Opens the spools that earlier lives of this process left behind.
+    fn left(&self, identity: &Identity) -> Result<Vec<OpenSpool>, ReadError>;
+
+    /// Removes a spool all of whose receipts are in the store. It is closed by then.
+    fn discard(&self, lane: LaneId) -> Result<(), ReadError>;
+
+    /// The ledger once more, with a log of its own: what is carried over is older than what the
+    /// instance has written since.
+    fn carrier(&self) -> Result<Arc<dyn Store>, ReadError>;
+
+    /// Where signals wait; `None` where nothing on this machine survives a loss of power.
+    fn inbox(&self) -> Option<Arc<dyn Inbox>>;
+}
+
+/// Signals that wait, in the order of their arrival. Calls block.
+pub trait Inbox: Send + Sync + 'static {
+    /// Keeps signals: all or none, durable on return.
+    fn put(&self, signals: &[Queued]) -> Result<(), ReadError>;
+
+    /// Up to `limit` signals that wait, oldest first, each with the number to remove it by.
+    fn first(&self, limit: usize) -> Result<Vec<(i64, Queued)>, ReadError>;
+
+    /// Forgets signals that were decided.
+    fn remove(&self, numbers: &[i64]) -> Result<(), ReadError>;
+
+    /// How many wait.
+    fn waiting(&self) -> Result<i64, ReadError>;
 }

@@ -54,7 +54,7 @@ async fn fire_due(engine: &Engine) -> bool {
             match outcome {
                 Ok(Some(_)) => {
                     moved = true;
-                    engine.inner().metrics.timers_fired.inc();
+                    engine.inner().common.metrics.timers_fired.inc();
                 }
                 Ok(None) => {}
                 Err(refused) => {
@@ -95,10 +95,10 @@ pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
 async fn settle_orphans(engine: &Engine) {
     let inner = engine.inner();
     let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
-    inner.metrics.actions_unsettled.set(open.len() as i64);
+    inner.common.metrics.actions_unsettled.set(open.len() as i64);
     // Let go of when the look fails or is cut short.
     let held: Vec<Mark> =
-        open.iter().filter_map(|stored| inner.in_flight.adopt(stored.id)).collect();
+        open.iter().filter_map(|stored| inner.common.in_flight.adopt(stored.id)).collect();
     if held.is_empty() {
         return;
     }
@@ -116,18 +116,18 @@ async fn settle_orphans(engine: &Engine) {
 async fn adopt(engine: &Engine, stored: &Stored, mark: Mark) {
     let view = View::scan(&stored.core).ok().filter(|view| stored.is_intact(view));
     let Some(view) = view else {
-        engine.inner().progress.mark_tampered();
+        engine.inner().ledger.progress.mark_tampered();
         tracing::error!(event = "attempt_unreadable", receipt_id = %stored.id, "unsettled attempt cannot be read");
         return;
     };
     let action = view.action.text().into_owned();
     let spec = engine.inner().registry.get(&action).map(|actuator| actuator.spec());
-    let Some(permit) = engine.inner().pool.reserve() else { return };
+    let Some(permit) = engine.inner().common.pool.reserve() else { return };
     let args = arguments(&view);
     let job = Job { stream: stored.stream.clone(), mark, action, args, permit };
     if spec.is_some_and(|spec| spec.idempotent) {
         tracing::warn!(event = "attempt_repeated", receipt_id = %stored.id, "repeating an attempt without a result");
-        return engine.inner().pool.submit(job);
+        return engine.inner().common.pool.submit(job);
     }
     tracing::warn!(event = "attempt_unknown", receipt_id = %stored.id, "the outcome of an attempt is unknown");
     let outcome = Outcome { status: OutcomeStatus::Unknown, duration_ms: 0, tries: 1 };

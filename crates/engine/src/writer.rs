@@ -8,8 +8,9 @@
 //! whose jobs were not handed on are found as unsettled attempts by the reconciler.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, TrySendError, select};
 use governors::Touch;
 use ledger::HeadRecord;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use types::Reason;
 
 use crate::access::Access;
+use crate::act::Options;
 use crate::actions::Pool;
 use crate::commit::{Group, OpenGroup, Progress, Refused, Reply};
 use crate::ports::{AppendError, Store};
@@ -31,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) access: Arc<Access>,
     pub(crate) live: watch::Sender<u64>,
     pub(crate) open: Arc<OpenGroup>,
+    pub(crate) options: Arc<ArcSwap<Options>>,
     /// Where durable groups go to be answered.
     pub(crate) durable: Sender<Group>,
 }
@@ -40,14 +43,17 @@ pub(crate) struct Shared {
 pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // A former life may have died between `append` and its answers: what the decider believes
     // about that group is not known to be true.
-    shared.progress.new_epoch();
+    shared.progress.start_blank();
     // Nor what that group changed: whoever looks again finds it in the store.
     shared.access.forget_all();
     shared.live.send_modify(|changes| *changes += 1);
-    let mut writer = Writer { shared, stop, head: None };
+    let mut writer = Writer { shared, stop, head: None, spare: None };
     loop {
         select! {
             recv(shared.open.filled()) -> _ => {
+                if !writer.gathers() {
+                    return;
+                }
                 if let Some(group) = shared.open.take() {
                     writer.write(group);
                 }
@@ -57,14 +63,75 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     }
 }
 
+/// How long after the newest refusal for its quota a store is spared.
+const SPARED_FOR: Duration = Duration::from_secs(60);
+
+/// How often a group is offered to a store that refuses it for its quota.
+const QUOTA_TRIES: usize = 3;
+
+/// How often a writer that spares its store looks whether there is enough to write.
+const GATHER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A store that takes no more writes for now.
+#[derive(Clone, Copy)]
+struct Spare {
+    refused_at: Instant,
+    written_at: Instant,
+}
+
 struct Writer<'a> {
     shared: &'a Shared,
     stop: &'a Stop,
     /// Where the next batch goes; asked of the store when it is not certain.
     head: Option<HeadRecord>,
+    spare: Option<Spare>,
 }
 
 impl Writer<'_> {
+    /// Waits, while the store is spared, until there are receipts enough for one batch or the first
+    /// of them has waited long enough; false when asked to stop.
+    fn gathers(&mut self) -> bool {
+        self.spare = self.spare.filter(|spare| spare.refused_at.elapsed() < SPARED_FOR);
+        let Some(spare) = self.spare else { return true };
+        loop {
+            let options = self.shared.options.load();
+            let waited = spare.written_at.elapsed() >= options.spare_wait;
+            if waited || self.shared.open.receipts() >= options.spare_batch {
+                return true;
+            }
+            if !self.pause(GATHER_INTERVAL) {
+                return false;
+            }
+        }
+    }
+
+    /// False when asked to stop.
+    fn pause(&self, time: Duration) -> bool {
+        self.stop.channel().recv_timeout(time).is_err_and(|error| error.is_timeout())
+    }
+
+    /// Offers the group again and again to a store that has refused it for its quota.
+    fn insist(&mut self, group: &mut Group, mut refused: String) -> Result<(), AppendError> {
+        for _ in 1..QUOTA_TRIES {
+            let now = Instant::now();
+            self.spare = Some(Spare { refused_at: now, written_at: now });
+            tracing::warn!(
+                event = "store_quota",
+                error = refused,
+                "the receipt store is spared: larger batches, fewer of them"
+            );
+            let wait = self.shared.options.load().spare_wait;
+            if !self.pause(wait) {
+                break;
+            }
+            match self.append(group) {
+                Err(AppendError::Quota(again)) => refused = again,
+                outcome => return outcome,
+            }
+        }
+        Err(AppendError::Unavailable(refused))
+    }
+
     fn write(&mut self, mut group: Group) {
         let shared = self.shared;
         if group.epoch != shared.progress.epoch() {
@@ -72,7 +139,11 @@ impl Writer<'_> {
             return group.give_up(|| Reply::Again);
         }
         let outcome = loop {
-            match self.append(&mut group) {
+            let outcome = match self.append(&mut group) {
+                Err(AppendError::Quota(refused)) => self.insist(&mut group, refused),
+                outcome => outcome,
+            };
+            match outcome {
                 // Everybody else's receipts are as good as before.
                 Err(AppendError::Conflict { streams }) if !streams.is_empty() => {
                     let (lost, before) = (streams.len(), group.batch.entries.len());
@@ -97,16 +168,16 @@ impl Writer<'_> {
                     event = "append_conflict",
                     "another writer was faster, deciding again"
                 );
-                shared.progress.new_epoch();
+                shared.progress.start_blank();
                 group.give_up(|| Reply::Again);
             }
-            Err(AppendError::Unavailable(error)) => {
+            Err(AppendError::Unavailable(error) | AppendError::Quota(error)) => {
                 tracing::error!(
                     event = "append_failed",
                     error,
                     "the receipt store refused a commit"
                 );
-                shared.progress.new_epoch();
+                shared.progress.roll_back();
                 group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
             }
             Err(AppendError::Unknown(error)) => {
@@ -115,8 +186,9 @@ impl Writer<'_> {
                     error,
                     "the receipt store went away during a commit"
                 );
-                // What is decided next is read from the store, which settles the outcome first.
-                shared.progress.new_epoch();
+                // The store settles the outcome before it takes the next batch, whose fences then
+                // tell whether what is decided meanwhile stands on too little.
+                shared.progress.roll_back();
                 group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
             }
             Err(AppendError::Fatal(error)) => {
@@ -125,7 +197,7 @@ impl Writer<'_> {
                     error,
                     "the receipt store can no longer be trusted"
                 );
-                shared.progress.new_epoch();
+                shared.progress.start_blank();
                 group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
                 // Last: whoever is told must find everyone answered.
                 shared.progress.fail();
@@ -141,18 +213,29 @@ impl Writer<'_> {
         head.map_err(|error| AppendError::Unavailable(error.to_string()))
     }
 
+    fn append_behind_head(&mut self, group: &mut Group) -> Result<(), AppendError> {
+        group.follow(self.head()?);
+        self.shared.store.append(&group.batch)
+    }
+
     /// Writes the group behind the head, which is unknown afterwards unless it succeeds.
     fn append(&mut self, group: &mut Group) -> Result<(), AppendError> {
         let shared = self.shared;
         let started = Instant::now();
         if !group.batch.entries.is_empty() {
-            group.follow(self.head()?);
-            let outcome = shared.store.append(&group.batch);
-            // A lost race is an answer.
-            let answered = matches!(outcome, Ok(()) | Err(AppendError::Conflict { .. }));
+            shared.progress.before_append();
+            let outcome = self.append_behind_head(group);
+            // A lost race is an answer, and so is that there are too many.
+            let answered = matches!(
+                outcome,
+                Ok(()) | Err(AppendError::Conflict { .. } | AppendError::Quota(_))
+            );
             shared.progress.after_append(answered);
             outcome?;
             self.head = Some(group.batch.after);
+            if let Some(spare) = &mut self.spare {
+                spare.written_at = Instant::now();
+            }
         }
         let duration =
             shared.metrics.receipt_storage_duration_ms.with([shared.store.backend(), "append"]);
@@ -167,7 +250,7 @@ fn succeed(shared: &Shared, mut group: Group, stop: &Stop) {
     if group.epoch != shared.progress.epoch() {
         // The decider was restarted meanwhile and may have read the store just before this group:
         // it has to look again.
-        shared.progress.new_epoch();
+        shared.progress.start_blank();
     }
     // Before anybody is told: a revoked key is refused from the answer on.
     for (stream, touch) in group.touched.drain(..) {

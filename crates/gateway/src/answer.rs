@@ -4,13 +4,14 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use engine::ports::Durability;
 use engine::{Decided, Refused};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use ledger::public::public_bytes;
 use ledger::{Kind, Sealed, View};
 use serde_json::{Map, Value, json};
-use types::{Hash, Micros, Reason, ReceiptId};
+use types::{Hash, Micros, Reason, ReceiptId, split_lane};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_RECEIPT_ID: HeaderName = HeaderName::from_static("x-receipt-id");
@@ -48,6 +49,7 @@ pub(crate) struct Receipted {
     hash: Hash,
     timestamp: i64,
     replayed: bool,
+    durability: Durability,
 }
 
 impl From<Refused> for Fault {
@@ -97,7 +99,7 @@ pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
     }
     if let Some(receipt) = receipt {
-        receipt_header(&mut response, receipt.id);
+        receipt_headers(&mut response, receipt.id, receipt.durability);
         replay_header(&mut response, receipt.replayed);
     }
     response
@@ -153,7 +155,7 @@ pub(crate) fn decision(
         return Err(refusal(&view, decided, facts));
     }
     let mut response = raw_json(StatusCode::OK, body(&view, receipt_bytes(sealed)?));
-    receipt_header(&mut response, sealed.id);
+    receipt_headers(&mut response, sealed.id, decided.durability);
     replay_header(&mut response, decided.replayed);
     Ok(Answer { response, facts })
 }
@@ -174,16 +176,19 @@ fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
             hash: sealed.hash,
             timestamp: view.timestamp,
             replayed: decided.replayed,
+            durability: decided.durability,
         })),
         facts,
     }
 }
 
-/// Names the receipt of the decision.
-pub(crate) fn receipt_header(response: &mut Response, id: ReceiptId) {
+/// Names the receipt of the decision, and what it survives now.
+pub(crate) fn receipt_headers(response: &mut Response, id: ReceiptId, durability: Durability) {
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(X_RECEIPT_ID, value);
     }
+    let durability = HeaderValue::from_static(durability.as_str());
+    response.headers_mut().insert(X_DURABILITY, durability);
 }
 
 fn replay_header(response: &mut Response, replayed: bool) {
@@ -192,8 +197,10 @@ fn replay_header(response: &mut Response, replayed: bool) {
     }
 }
 
-/// The body of a customer call: the price, and the receipt that proves it.
+/// The body of a customer call: the price, whether it was taken from what was known of the tenant
+/// while the store was away, and the receipt that proves it.
 pub(crate) fn price_body(view: &View<'_>, receipt: &[u8]) -> Vec<u8> {
+    let is_cached = split_lane(view.stream).1.is_some();
     let text = |raw: ledger::scan::Raw<'_>| raw.text().into_owned();
     let head = json!({
         "status": "ok",
@@ -203,6 +210,7 @@ pub(crate) fn price_body(view: &View<'_>, receipt: &[u8]) -> Vec<u8> {
             "currency": view.currency.map(text),
             "plan": view.meta_text("plan"),
             "period": "month",
+            "source": if is_cached { "cache" } else { "ledger" },
         },
         "receipt_id": view.id.to_string(),
     });

@@ -5,6 +5,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use engine::Stage;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -32,8 +33,15 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
     let tampered = gateway.engine.is_tampered();
     let relaxed = &options.relaxed;
     let pull = gateway.process.pull().map_or(Pulled::NONE, |pull| Pulled::of(pull.state()));
-    let words =
-        Words::of(gateway.engine.store_answers(), tampered, relaxed.is_empty() && pull.is_ok);
+    let stage = gateway.engine.stage();
+    let is_away = stage == Stage::Away || !gateway.engine.store_answers();
+    let store_word = match (is_away, gateway.engine.is_spooling()) {
+        (false, _) if stage == Stage::Up => StoreWord::Up,
+        (false, _) => StoreWord::Returning,
+        (true, true) => StoreWord::StoodInFor,
+        (true, false) => StoreWord::Gone,
+    };
+    let words = Words::of(store_word, tampered, relaxed.is_empty() && pull.is_ok);
     if let Some(name) = down.filter(|_| probe != Probe::Live) {
         return unavailable(timestamp, words, pull, &format!("supervisor {name} not running"));
     }
@@ -56,9 +64,24 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         "durability": store.durability().as_str(),
         "relaxed": relaxed,
         "tampered": tampered,
+        "frozen": gateway.engine.is_frozen(),
+        "store_stage": stage.as_str(),
+        "spooled": gateway.engine.spooled(),
         "dependencies": dependencies("ok", words, pull),
     });
     json_response(StatusCode::OK, &body)
+}
+
+/// Where the store stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoreWord {
+    Up,
+    /// It answers again, and not everything is let through yet.
+    Returning,
+    /// It does not answer, and something stands in for it.
+    StoodInFor,
+    /// It does not answer.
+    Gone,
 }
 
 /// How a service that serves is spoken of.
@@ -71,15 +94,20 @@ struct Words {
 }
 
 impl Words {
-    /// `answers`: the store did, when last asked. `tampered`: it answered with something altered.
-    /// `strict`: no setting gives up a guarantee.
-    fn of(answers: bool, tampered: bool, strict: bool) -> Words {
-        let (status, health) = match (answers && !tampered, strict) {
-            (false, _) => ("degraded", "red"),
-            (true, false) => ("degraded", "yellow"),
-            (true, true) => ("ok", "green"),
+    /// `tampered`: the store answered with something altered. `strict`: no setting gives up a
+    /// guarantee.
+    fn of(store: StoreWord, tampered: bool, strict: bool) -> Words {
+        let (status, health) = match (store, tampered, strict) {
+            (StoreWord::Gone, ..) | (_, true, _) => ("degraded", "red"),
+            (StoreWord::Up, false, true) => ("ok", "green"),
+            (StoreWord::Up | StoreWord::Returning | StoreWord::StoodInFor, false, _) => {
+                ("degraded", "yellow")
+            }
         };
-        let (db, firestore) = if answers { ("connected", "ok") } else { ("disconnected", "error") };
+        let (db, firestore) = match store {
+            StoreWord::Up | StoreWord::Returning => ("connected", "ok"),
+            StoreWord::StoodInFor | StoreWord::Gone => ("disconnected", "error"),
+        };
         Words { status, health, db, firestore }
     }
 }
@@ -145,16 +173,20 @@ mod tests {
     fn the_words_follow_the_store_before_the_settings() {
         let up = ("connected", "ok");
         let gone = ("disconnected", "error");
-        for (answers, tampered, strict, status, health, (db, firestore)) in [
-            (true, false, true, "ok", "green", up),
-            (true, false, false, "degraded", "yellow", up),
-            (true, true, true, "degraded", "red", up),
-            (true, true, false, "degraded", "red", up),
-            (false, false, true, "degraded", "red", gone),
-            (false, false, false, "degraded", "red", gone),
-            (false, true, true, "degraded", "red", gone),
+        for (store, tampered, strict, status, health, (db, firestore)) in [
+            (StoreWord::Up, false, true, "ok", "green", up),
+            (StoreWord::Up, false, false, "degraded", "yellow", up),
+            (StoreWord::Up, true, true, "degraded", "red", up),
+            (StoreWord::Up, true, false, "degraded", "red", up),
+            (StoreWord::Returning, false, true, "degraded", "yellow", up),
+            (StoreWord::Returning, true, true, "degraded", "red", up),
+            (StoreWord::StoodInFor, false, true, "degraded", "yellow", gone),
+            (StoreWord::StoodInFor, true, true, "degraded", "red", gone),
+            (StoreWord::Gone, false, true, "degraded", "red", gone),
+            (StoreWord::Gone, false, false, "degraded", "red", gone),
+            (StoreWord::Gone, true, true, "degraded", "red", gone),
         ] {
-            let words = Words::of(answers, tampered, strict);
+            let words = Words::of(store, tampered, strict);
             assert_eq!(words, Words { status, health, db, firestore });
             let shown = json!({"supervisors": "ok", "firestore": firestore, "pubsub": "ok"});
             assert_eq!(dependencies("ok", words, Pulled::NONE), shown);

@@ -213,6 +213,12 @@ fn contract(route: &Route) -> Contract {
                 "Receipt",
                 Told::Decided,
                 "the message is decided and acknowledged; the receipt may be one of a refusal",
+            )
+            .answers(
+                202,
+                "QueuedSignal",
+                Told::Keyed,
+                "the receipt store is away: the message is kept and decided when it is back",
             ),
         Handler::Marketplace => Contract::new(&[ANY, KEYED, READ, &[415, 422]])
             .takes(requests::marketplace_headers())

@@ -6,10 +6,11 @@
 use bytes::Bytes;
 use dialect::pubsub::{Push, Signal, parse_push};
 use engine::intake::{Message, tenant_of};
-
+use http::StatusCode;
+use serde_json::json;
 use types::{Reason, Scope};
 
-use crate::answer::{Handled, Refusal, decision, fault};
+use crate::answer::{Answer, Facts, Handled, Refusal, decision, fault, json_response};
 use crate::caller::Caller;
 use crate::table::Access;
 use crate::{Gateway, Options};
@@ -32,6 +33,10 @@ pub(crate) async fn push(
             return Err(fault(Reason::SignatureInvalid, detail));
         }
     }
+    let is_plan_change = matches!(payload, Signal::Entitlement(_));
+    if gateway.engine.queues_signals() && !is_plan_change {
+        return queued(gateway, &message_id, body, &caller.actor("pubsub")).await;
+    }
     let message = Message {
         id: &message_id,
         data: &data,
@@ -42,4 +47,13 @@ pub(crate) async fn push(
     };
     let decided = gateway.engine.take(message).await?;
     decision(&decided, Refusal::Acknowledged, |_, receipt| receipt)
+}
+
+/// Keeps a delivery on this machine while the receipt store is away. Whatever is wrong with it shows
+/// when it is decided.
+async fn queued(gateway: &Gateway, message_id: &str, body: &Bytes, actor: &str) -> Handled {
+    gateway.engine.queue(body.to_vec(), actor).await?;
+    tracing::info!(event = "signal_queued", message_id, "GRACEFUL_DEGRADE: Signal queued");
+    let answer = json!({ "status": "queued", "message_id": message_id });
+    Ok(Answer { response: json_response(StatusCode::ACCEPTED, &answer), facts: Facts::default() })
 }

@@ -19,9 +19,7 @@ use http::{HeaderValue, Method};
 use telemetry::metrics::Endpoint;
 use types::{Reason, TenantId};
 
-use crate::answer::{
-    Answer, Facts, Handled, X_DURABILITY, X_RECEIPT_ID, X_REQUEST_ID, envelope, fault,
-};
+use crate::answer::{Answer, Facts, Handled, X_REQUEST_ID, envelope, fault};
 use crate::caller::{Caller, identify};
 use crate::health::{metrics, probe};
 use crate::rate::{Allowance, Criticality};
@@ -274,10 +272,6 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
-    }
-    if response.headers().contains_key(X_RECEIPT_ID) {
-        let durability = gateway.engine.store().durability().as_str();
-        response.headers_mut().insert(X_DURABILITY, HeaderValue::from_static(durability));
     }
     if let Some(allowance) = met.allowance {
         allowance.onto(response.headers_mut());

@@ -31,6 +31,7 @@ pub use command::{
 };
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
 pub use labels::{Touch, touches, transition_labels};
+pub use live::change_of;
 pub use rules::{Catalogue, CatalogueError, Plan, Rules};
 pub use state::{
     FoldError, HeldKey, Keys, LiveState, LiveValue, StreamState, SystemState, TenantState,

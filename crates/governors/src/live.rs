@@ -4,11 +4,11 @@
 //! Owns: what is kept, what is leased, and that every lease ends by itself. Refuses to know: which
 //! settings there are, what a value means, and who is behind a source.
 
-use ledger::{Draft, Meta, View};
+use ledger::{Draft, Kind, Meta, View};
 use serde::{Deserialize, Serialize};
 use types::{Micros, Reason, limits};
 
-use crate::command::{SettingChange, SourceChange};
+use crate::command::{Command, SettingChange, SourceChange};
 use crate::decision::{Context, Decision, Sealing};
 use crate::draft::{Secs, TIME, is_keepable, refusal, rule, transition};
 use crate::invalid_field;
@@ -375,6 +375,37 @@ fn seal(first: Option<Draft>, answer: Draft) -> Decision {
     let drafts: Vec<Draft> = first.into_iter().chain([answer]).collect();
     let primary = drafts.len() - 1;
     Decision::Seal(Sealing { drafts, primary, effect: None })
+}
+
+/// The command that makes the change again which a receipt of `_settings` or of a lane beside it
+/// records, as of `now`; `None` where it changed nothing, or its lease is over.
+#[must_use]
+pub fn change_of(receipt: &View<'_>, now: Micros) -> Option<Command> {
+    let rule = receipt.rule.filter(|_| receipt.kind == Kind::Transition)?.text();
+    let subject = || receipt.subject.map(|subject| subject.text().into_owned());
+    let value = || receipt.meta_text("value").map(|value| value.into_owned());
+    let left = || {
+        let left = receipt.expires_at?.saturating_sub(now.secs()).min(limits::LEASE_S_MAX);
+        (left > 0).then_some(left)
+    };
+    Some(match &*rule {
+        rule::SETTINGS_SET => Command::Setting(SettingChange::Set {
+            name: subject()?,
+            value: value()?,
+            lease_s: None,
+        }),
+        rule::SETTINGS_LEASE => Command::Setting(SettingChange::Set {
+            name: subject()?,
+            value: value()?,
+            lease_s: Some(left()?),
+        }),
+        rule::SETTINGS_CLEAR => Command::Setting(SettingChange::Clear { name: subject()? }),
+        rule::SOURCE_BLOCK => {
+            Command::Source(SourceChange::Block { source: subject()?, lease_s: left()? })
+        }
+        rule::SOURCE_UNBLOCK => Command::Source(SourceChange::Unblock { source: subject()? }),
+        _ => return None,
+    })
 }
 
 fn until(now: Micros, lease_s: i64) -> Micros {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use types::{Hash, Micros, ReceiptId, StreamName, limits};
+use types::{Hash, Micros, ReceiptId, StreamName, limits, split_lane};
 
 use crate::draft::Kind;
 use crate::write::is_key_byte;
@@ -244,7 +244,7 @@ fn complete<'a>(s: &Scanner<'_>, f: &Fields<'a>, view: &mut View<'a>) -> Result<
     if StreamName::check(view.stream).is_err() {
         return Err(s.fail("stream is not a name"));
     }
-    let tenant = (!view.stream.starts_with('_')).then_some(view.stream);
+    let tenant = (!view.stream.starts_with('_')).then(|| split_lane(view.stream).0);
     if view.tenant_id != tenant {
         return Err(s.fail("tenant_id does not agree with stream"));
     }

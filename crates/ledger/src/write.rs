@@ -3,7 +3,7 @@
 //! Owns: field order, escaping and refusal of what the profile forbids. The generic canonical
 //! JSON crates do a tenth of the speed and round 2^53 + 1 silently, hence a writer of our own.
 
-use types::{Hash, Micros, ReceiptId, StreamName, limits};
+use types::{Hash, Micros, ReceiptId, StreamName, limits, split_lane};
 
 use crate::draft::{Draft, Meta};
 use crate::{FORMAT_VERSION, GENESIS, HASH_PREFIX, SealError};
@@ -52,7 +52,7 @@ pub(crate) fn core_bytes(draft: &Draft, place: &Place<'_>) -> Result<Vec<u8>, Se
     w.text("stream", place.stream.as_str())?;
     w.optional("subject", draft.subject.as_deref())?;
     if !place.stream.is_system() {
-        w.text("tenant_id", place.stream.as_str())?;
+        w.text("tenant_id", split_lane(place.stream.as_str()).0)?;
     }
     w.integer("timestamp", place.at.secs())?;
     w.text("type", draft.kind.as_str())?;

@@ -55,6 +55,24 @@ choices! {
         /// Google's Firestore, that any number of instances share.
         Firestore = "firestore",
     }
+    /// When the spool stands in for a shared store.
+    SpoolUse {
+        /// While the store is away.
+        Auto = "auto",
+        /// Also while it answers.
+        Forced = "forced",
+        /// Never.
+        Off = "off",
+    }
+    /// Which receipts are taken.
+    Writes {
+        /// All, until a stored receipt fails verification.
+        Auto = "auto",
+        /// None but those of the service about itself.
+        Frozen = "frozen",
+        /// All, also after a stored receipt failed verification.
+        Open = "open",
+    }
     /// When the embedded database waits for the disk.
     Synchronous {
         /// At every commit: an acknowledged receipt survives a power loss.

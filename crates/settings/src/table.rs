@@ -7,7 +7,7 @@
 use core::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::choices::{AuthRequired, Backend, LogLevel, Synchronous};
+use crate::choices::{AuthRequired, Backend, LogLevel, SpoolUse, Synchronous, Writes};
 use crate::form::Form;
 use crate::knob::{Kind, Knob};
 use crate::resolve::Reader;
@@ -125,9 +125,33 @@ knobs! {
     FIRESTORE_EMULATOR_HOST => firestore_emulator_host: Option<String>, Kind::Text(Form::HostPort),
         None, "",
         "Address of a Firestore emulator to use instead of Google's service.";
-    MAX_STATE_AGE_S => max_state_age_s: u64, from_to(1, 3_600), Some("2"), "seconds",
-        "The greatest age of a state in a shared store that anything is answered from; older ones are read again.",
+    FIRESTORE_BATCH_SIZE => firestore_batch_size: usize, from_to(1, 10_000), Some("100"),
+        "receipts",
+        "Receipts that are written at once while the store refuses writes because there are too many.",
         live;
+    FIRESTORE_BATCH_TIMEOUT_MS => firestore_batch_timeout_ms: u64, from_to(100, 60_000),
+        Some("5000"), "milliseconds",
+        "The longest wait for so many.",
+        live;
+    MAX_STATE_AGE_S => max_state_age_s: u64, from_to(1, 86_400), Some("300"), "seconds",
+        "While a shared store is away: the greatest age of what is known of a tenant and is answered from.",
+        live;
+    SPOOL_DIR => spool_dir: Option<PathBuf>, Kind::Path, None, "",
+        "Directory where receipts and signals wait while a shared store is away, on a disk that survives the process; without it receipts wait in memory and signals are refused.";
+    RECEIPT_SPOOL => receipt_spool: SpoolUse, Kind::Choice(SpoolUse::WORDS), Some("auto"), "",
+        "When the spool stands in for a shared store: auto while that is away, forced also while it answers, off never.",
+        live;
+    SPOOL_MAX_RECEIPTS => spool_max_receipts: u64, from_to(1, 100_000_000), Some("100000"),
+        "receipts",
+        "Receipts that may wait for a shared store; more are refused.",
+        live;
+    RECOVERY_STAGE_MS => recovery_stage_ms: u64, from_to(0, 600_000), Some("2000"),
+        "milliseconds",
+        "How long a shared store that is back has to answer before the next stage: reads, writes, signals, charges.",
+        live;
+    RECEIPT_WRITES => receipt_writes: Writes, Kind::Choice(Writes::WORDS), Some("auto"), "",
+        "Which receipts are taken: auto all until a stored one fails verification, frozen none but the service's own, open all whatever was found.",
+        live, relaxes "open";
     LEDGER_DIR => ledger_dir: PathBuf, Kind::Path, Some("tai-data"), "",
         "Directory of the ledger's files; created when it does not exist.";
     RECEIPT_BUFFER_SIZE => receipt_buffer_size: usize, from_to(64, 1_000_000), Some("10000"),
@@ -229,7 +253,7 @@ mod tests {
         );
         assert_eq!(
             named(&|row| row.relaxes.is_some()),
-            ["RECEIPT_VERIFY_HASHES", "SQLITE_SYNCHRONOUS"]
+            ["RECEIPT_WRITES", "RECEIPT_VERIFY_HASHES", "SQLITE_SYNCHRONOUS"]
         );
         assert_eq!(
             named(&|row| !row.live && !row.secret),
@@ -243,6 +267,7 @@ mod tests {
                 "RECEIPT_LEDGER_BACKEND",
                 "FIRESTORE_DATABASE",
                 "FIRESTORE_EMULATOR_HOST",
+                "SPOOL_DIR",
                 "LEDGER_DIR",
                 "SQLITE_SYNCHRONOUS",
                 "CATALOGUE_FILE",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use settings::{
     AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, SettingError, Settings,
-    Source, Synchronous, table,
+    Source, SpoolUse, Synchronous, Writes, table,
 };
 
 fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<SettingError>> {
@@ -44,7 +44,14 @@ fn nothing_set_gives_the_defaults() {
         database_url: None,
         firestore_database: "(default)".to_owned(),
         firestore_emulator_host: None,
-        max_state_age_s: 2,
+        firestore_batch_size: 100,
+        firestore_batch_timeout_ms: 5_000,
+        max_state_age_s: 300,
+        spool_dir: None,
+        receipt_spool: SpoolUse::Auto,
+        spool_max_receipts: 100_000,
+        recovery_stage_ms: 2_000,
+        receipt_writes: Writes::Auto,
         ledger_dir: PathBuf::from("tai-data"),
         receipt_buffer_size: 10_000,
         receipt_verify_hashes: true,

@@ -11,12 +11,16 @@
 //! <dir>/lock          held by the one process that may write
 //! <dir>/restoring     there only while a restore exchanges the files
 //! ```
+//!
+//! Beside a shared store a directory of its own holds what waits while that is away: signals in
+//! `signals.db`, and receipts in ledgers like the one above.
 
 mod copies;
 mod doctor;
 mod files;
 mod finds;
 mod fresh;
+mod inbox;
 mod pool;
 pub mod postgres;
 mod projections;
@@ -31,6 +35,7 @@ use ledger::LedgerId;
 
 pub use copies::{backup, restore};
 pub use doctor::{Diagnosis, doctor};
+pub use inbox::SqliteInbox;
 pub use projections::{Rebuilt, StreamFold, rebuild};
 pub use reader::Reader;
 pub use sqlite::{Opened, Options, SqliteStore, Synchronous};

@@ -105,8 +105,9 @@ impl fmt::Debug for EntitlementId {
     }
 }
 
-/// The name of a chain: a tenant id, or a system stream that starts with `_`.
-/// A tenant id cannot start with `_`, so the two never collide. Cheap to clone.
+/// The name of a chain: a tenant id, or a system stream that starts with `_`; either may have a
+/// lane behind it, `acme~9f3c…`. A tenant id cannot start with `_` nor hold a `~`, so none of them
+/// ever collide. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamName(Arc<str>);
 
@@ -132,7 +133,30 @@ impl StreamName {
 
     /// Whether `text` is the name of a stream.
     pub fn check(text: &str) -> Result<(), IdError> {
-        check(text.strip_prefix('_').unwrap_or(text), limits::CUSTOMER_ID_CHARS)
+        let (base, lane) = split_lane(text);
+        if lane.is_some_and(|lane| !LaneId::is_one(lane)) {
+            return Err(IdError::Charset);
+        }
+        check(base.strip_prefix('_').unwrap_or(base), limits::CUSTOMER_ID_CHARS)
+    }
+
+    /// The chain beside this one that is filled where this one cannot be reached. A lane has no
+    /// lanes: the new one takes its place.
+    #[must_use]
+    pub fn lane(&self, lane: LaneId) -> StreamName {
+        StreamName(Arc::from(format!("{}{LANE_MARK}{lane}", split_lane(&self.0).0)))
+    }
+
+    /// True for a chain that was filled beside another one.
+    #[must_use]
+    pub fn is_lane(&self) -> bool {
+        split_lane(&self.0).1.is_some()
+    }
+
+    /// The chain that this one was filled beside; itself unless it is a lane.
+    #[must_use]
+    pub fn base(&self) -> StreamName {
+        if self.is_lane() { StreamName(Arc::from(split_lane(&self.0).0)) } else { self.clone() }
     }
 
     /// The name as text.
@@ -150,7 +174,44 @@ impl StreamName {
     /// The tenant whose chain this is; `None` for a system stream.
     #[must_use]
     pub fn as_tenant(&self) -> Option<TenantId> {
-        (!self.is_system()).then(|| TenantId(Arc::clone(&self.0)))
+        (!self.is_system()).then(|| TenantId(self.base().0))
+    }
+}
+
+/// Stands between the name of a chain and its lane.
+const LANE_MARK: char = '~';
+
+/// The name of a chain and the lane behind it.
+#[must_use]
+pub fn split_lane(stream: &str) -> (&str, Option<&str>) {
+    match stream.split_once(LANE_MARK) {
+        Some((base, lane)) => (base, Some(lane)),
+        None => (stream, None),
+    }
+}
+
+/// 64 bits that name the chains of one spool; `Display` writes 16 hex digits. Chosen by chance, so
+/// that no two spools ever fill the same chain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LaneId(pub [u8; 8]);
+
+impl LaneId {
+    /// Reads 16 lower-case hex digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<LaneId> {
+        let mut out = [0; 8];
+        hex_decode(text.as_bytes(), &mut out)?;
+        Some(LaneId(out))
+    }
+
+    fn is_one(text: &str) -> bool {
+        LaneId::parse(text).is_some()
+    }
+}
+
+impl fmt::Display for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -234,6 +295,24 @@ mod tests {
         assert_eq!(StreamName::parse("_ops"), Ok(ops));
         assert!(StreamName::parse("__").is_err());
         assert!(TenantId::new("_ops").is_err());
+    }
+
+    #[test]
+    fn a_lane_belongs_to_its_base_and_collides_with_nothing() {
+        let lane = LaneId([0x9f; 8]);
+        let acme = StreamName::tenant(&TenantId::new("acme").unwrap());
+        let beside = acme.lane(lane);
+        assert_eq!(beside.as_str(), "acme~9f9f9f9f9f9f9f9f");
+        assert_eq!(StreamName::parse(beside.as_str()).as_ref(), Ok(&beside));
+        assert_eq!(beside.as_tenant(), acme.as_tenant());
+        assert_eq!((beside.base(), beside.lane(lane)), (acme.clone(), beside.clone()));
+        assert!(beside.is_lane() && !acme.is_lane());
+        let ops = StreamName::system(limits::STREAM_OPS).lane(lane);
+        assert!(ops.is_system() && ops.as_tenant().is_none());
+        assert!(TenantId::new(beside.as_str()).is_err());
+        for bad in ["acme~", "~9f9f9f9f9f9f9f9f", "acme~9F9F9F9F9F9F9F9F", "acme~9f9f", "a~b~c"] {
+            assert!(StreamName::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -14,6 +14,6 @@ pub mod time;
 
 pub use access::{KeyId, KeyOwner, Scope, Scopes};
 pub use hash::Hash;
-pub use ids::{EntitlementId, IdError, ReceiptId, StreamName, TenantId};
+pub use ids::{EntitlementId, IdError, LaneId, ReceiptId, StreamName, TenantId, split_lane};
 pub use reason::{Blame, Reason};
 pub use time::{Clock, Micros, Millis};

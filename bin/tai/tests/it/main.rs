@@ -17,6 +17,7 @@ mod kills;
 mod limits;
 mod live;
 mod operations;
+mod outage;
 mod power;
 mod pubsub;
 mod schemathesis;

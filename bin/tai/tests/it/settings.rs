@@ -55,6 +55,7 @@ seen! {
     "LEDGER_DIR" => ledger_dir,
     "RECEIPT_BUFFER_SIZE" => receipt_buffer_size,
     "RECEIPT_VERIFY_HASHES" => receipt_verify_hashes,
+    "RECEIPT_WRITES" => receipt_writes,
     "ERL_MAX_ETS_TABLES" => erl_max_ets_tables,
     "SQLITE_SYNCHRONOUS" => sqlite_synchronous,
     "ACTION_POOL_SIZE" => action_pool_size,
@@ -67,13 +68,22 @@ seen! {
 }
 
 /// What cannot be seen from outside or not by one instance, and where it is tested instead.
-const UNSEEN: [(&str, &str); 5] = [
+const UNSEEN: [(&str, &str); 11] = [
     ("ACTION_TIMEOUT_MS", "the one action that ships has nothing to wait for: engine tests"),
     ("DATABASE_URL", SHARED),
+    ("FIRESTORE_BATCH_SIZE", SPARED),
+    ("FIRESTORE_BATCH_TIMEOUT_MS", SPARED),
     ("FIRESTORE_DATABASE", SHARED),
     ("FIRESTORE_EMULATOR_HOST", SHARED),
-    ("MAX_STATE_AGE_S", SHARED),
+    ("MAX_STATE_AGE_S", AWAY),
+    ("RECEIPT_SPOOL", AWAY),
+    ("RECOVERY_STAGE_MS", AWAY),
+    ("SPOOL_DIR", AWAY),
+    ("SPOOL_MAX_RECEIPTS", AWAY),
 ];
+/// At two values each, beside a database that goes away.
+const AWAY: &str = "a database that goes away: the tests of outages";
+const SPARED: &str = "a store that refuses writes for their number: engine tests";
 const SHARED: &str = "several instances on one server: their own tests";
 /// What is looked at in one test, since an emulator takes seconds to start.
 const PULLED: [&str; 7] = [

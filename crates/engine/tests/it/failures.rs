@@ -20,7 +20,8 @@ fn expected(fault: Fault) -> (Option<Reason>, bool) {
     match fault {
         Fault::Lost => (Some(Reason::FirestoreError), false),
         Fault::Kept => (Some(Reason::FirestoreError), true),
-        Fault::Conflict => (None, true),
+        // Offered again, it is taken.
+        Fault::Quota | Fault::Conflict => (None, true),
         Fault::UnknownLost => (Some(Reason::Timeout), false),
         Fault::UnknownKept => (Some(Reason::Timeout), true),
         Fault::Fatal => (Some(Reason::Timeout), false),
@@ -33,6 +34,7 @@ async fn a_command_whose_commit_fails_is_told_the_truth_and_never_doubled() {
     for fault in [
         Fault::Lost,
         Fault::Kept,
+        Fault::Quota,
         Fault::Conflict,
         Fault::UnknownLost,
         Fault::UnknownKept,

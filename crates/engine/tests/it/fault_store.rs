@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Lost,
     /// Unavailable, although everything was kept: a store that does not keep the contract.
     Kept,
+    /// Too many writes, and nothing was kept.
+    Quota,
     /// A conflict, although nobody else wrote.
     Conflict,
     /// The store went away during the commit, and nothing was kept.
@@ -201,6 +203,7 @@ impl Store for FaultStore {
         }
         match planned {
             Some(Fault::Lost) => return Err(AppendError::Unavailable("planned".into())),
+            Some(Fault::Quota) => return Err(AppendError::Quota("planned".into())),
             Some(Fault::Conflict) => return Err(AppendError::Conflict { streams: Vec::new() }),
             Some(Fault::UnknownLost) => return Err(AppendError::Unknown("planned".into())),
             Some(Fault::Kept | Fault::UnknownKept | Fault::Dies | Fault::Fatal) | None => {}

@@ -13,6 +13,7 @@ mod failures;
 mod fault_store;
 mod given_up;
 mod orphans;
+mod outage;
 mod path;
 mod restart;
 mod rivals;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use engine::actions::{Actuator, Registry};
 use engine::keys::CallerKey;
 use engine::ports::{Query, Store, Stored};
-use engine::{Decided, Engine, Options, Parts, Refused, Request};
+use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, Writes};
 use futures_util::FutureExt;
 use governors::{
     Command, EntitlementAction, EntitlementChange, OutcomeStatus, Rules, Signal, StreamState,
@@ -99,7 +99,13 @@ impl World {
                 pool_queue: 1_000,
                 action_timeout: Duration::from_secs(30),
                 check_interval: Duration::from_millis(10),
-                state_age_max: Duration::from_secs(2),
+                state_age_max: Duration::from_secs(300),
+                spool_use: SpoolUse::Auto,
+                spool_max: 100_000,
+                stage_time: Duration::ZERO,
+                spare_batch: 100,
+                spare_wait: Duration::from_millis(10),
+                writes: Writes::Auto,
                 verify_reads: true,
             },
         }
@@ -126,6 +132,7 @@ impl World {
             registry: self.registry.clone(),
             metrics: Arc::clone(&metrics),
             store_workers: Vec::new(),
+            standby: None,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }
     }

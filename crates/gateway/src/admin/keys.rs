@@ -12,7 +12,7 @@ use types::{KeyId, KeyOwner, Micros, Reason, Scopes, StreamName, TenantId};
 
 use super::{Asked, decide, ok, receipt};
 use crate::Gateway;
-use crate::answer::{Answer, Facts, Fault, Handled, fault, json_response, receipt_header};
+use crate::answer::{Answer, Facts, Fault, Handled, fault, json_response, receipt_headers};
 
 fn owner_of(tenant: Option<TenantId>) -> KeyOwner {
     tenant.map_or(KeyOwner::Service, KeyOwner::Tenant)
@@ -137,6 +137,6 @@ async fn shown(
         reason: None,
     };
     let mut response = json_response(StatusCode::CREATED, &body);
-    receipt_header(&mut response, decided.receipt.id);
+    receipt_headers(&mut response, decided.receipt.id, decided.durability);
     Ok(Answer { response, facts })
 }

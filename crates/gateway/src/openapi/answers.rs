@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use engine::Stage;
+use engine::ports::Durability;
 use ledger::Kind;
 use serde_json::{Map, Value, json};
 use types::{Reason, Scope, limits};
@@ -114,16 +116,17 @@ pub(super) fn headers() -> Value {
 }
 
 fn durability() -> Value {
-    words(["durable", "volatile"])
+    words([Durability::Durable, Durability::Local, Durability::Volatile].map(Durability::as_str))
 }
 
 /// The schemas of all answers, by name.
-pub(super) fn schemas() -> [(&'static str, Value); 19] {
+pub(super) fn schemas() -> [(&'static str, Value); 20] {
     [
         ("Receipt", receipt()),
         ("Refusal", refusal()),
         ("Price", price()),
         ("MarketplaceAnswer", json!({ "oneOf": [schema("Receipt"), schema("Price")] })),
+        ("QueuedSignal", queued()),
         ("ReceiptPage", receipt_page()),
         ("AlteredReceipt", altered_receipt()),
         ("Health", health()),
@@ -212,6 +215,7 @@ fn price() -> Value {
         must("currency", matching("^[A-Z]{3}$")),
         must("plan", text()),
         must("period", words(["month"])),
+        must("source", described(words(["ledger", "cache"]), "cache: the receipt store is away")),
     ]);
     answered([
         must("status", words(["ok"])),
@@ -245,6 +249,15 @@ fn dependencies() -> Value {
     answered(names.map(|name| must(name, words(["ok", "error"]))))
 }
 
+fn stage() -> Value {
+    let all = [Stage::Away, Stage::Reads, Stage::Writes, Stage::Signals, Stage::Up];
+    words(all.map(Stage::as_str))
+}
+
+fn queued() -> Value {
+    answered([must("status", words(["queued"])), must("message_id", text())])
+}
+
 fn health() -> Value {
     let relaxed = described(list(text()), "settings that give up a guarantee");
     answered([
@@ -260,6 +273,9 @@ fn health() -> Value {
         must("durability", durability()),
         must("relaxed", relaxed),
         must("tampered", flag()),
+        must("frozen", described(flag(), "no receipt of a tenant is taken")),
+        must("store_stage", described(stage(), "where a shared receipt store stands")),
+        must("spooled", described(count(), "receipts that wait for the store to be back")),
         must("dependencies", dependencies()),
     ])
 }

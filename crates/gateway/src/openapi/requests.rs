@@ -20,7 +20,7 @@ const WORD: &str = "^[A-Za-z0-9._-]{1,64}$";
 /// An idempotency key.
 const KEY: &str = "^[!-~]{1,128}$";
 /// The text form of a stream's name.
-pub(super) const STREAM: &str = "^_?[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}$";
+pub(super) const STREAM: &str = "^_?[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}(~[0-9a-f]{16})?$";
 /// A position as it is shown: hexadecimal without leading zeros, 63 bits.
 const CURSOR: &str = "^(0|[1-9a-f][0-9a-f]{0,14}|[1-7][0-9a-f]{15})$";
 const SOURCE: &str = "an address, or a network of at least one bit";

@@ -167,7 +167,7 @@ impl Client {
         loop {
             let failure = match self.call(method, &body).and_then(|answer| page(&answer)) {
                 Ok(page) => return Ok(page),
-                Err(failure @ (Failure::Refused(_) | Failure::Exists)) => {
+                Err(failure @ (Failure::Refused(_) | Failure::Quota(_) | Failure::Exists)) => {
                     return Err(unavailable(&failure));
                 }
                 Err(failure) => failure,

@@ -208,6 +208,9 @@ pub(super) enum Failure {
     /// The service refuses it: it has no effect and never will.
     #[error("{0}")]
     Refused(String),
+    /// There are more calls than the service permits: it has no effect and never will.
+    #[error("{0}")]
+    Quota(String),
     /// There was no answer, or one that leaves open whether it has or will have an effect.
     #[error("{0}")]
     Unknown(String),
@@ -240,8 +243,8 @@ impl Failure {
             | "OUT_OF_RANGE"
             | "PERMISSION_DENIED"
             | "UNAUTHENTICATED"
-            | "RESOURCE_EXHAUSTED"
             | "UNIMPLEMENTED" => Failure::Refused(text),
+            "RESOURCE_EXHAUSTED" => Failure::Quota(text),
             _ => Failure::Unknown(text),
         }
     }
@@ -261,7 +264,8 @@ mod tests {
         // Both are 409.
         assert_eq!(sorted(409, &body("ALREADY_EXISTS")), Failure::Exists);
         assert!(matches!(sorted(409, &body("ABORTED")), Failure::Contention(_)));
-        for status in ["PERMISSION_DENIED", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"] {
+        assert!(matches!(sorted(429, &body("RESOURCE_EXHAUSTED")), Failure::Quota(_)));
+        for status in ["PERMISSION_DENIED", "INVALID_ARGUMENT"] {
             assert!(matches!(sorted(400, &body(status)), Failure::Refused(_)), "{status}");
         }
         for status in ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "NEW_ONE"] {

@@ -110,7 +110,7 @@ impl Writer {
     ) -> Result<Outcome, AppendError> {
         let mut unknown = false;
         let mut patience = Patience::new();
-        let why = loop {
+        let failure = loop {
             let failure = match client.commit(body) {
                 Ok(()) => {
                     self.advance(batch.after);
@@ -123,13 +123,19 @@ impl Writer {
                 Err(failure) => failure,
             };
             unknown |= matches!(failure, Failure::Unknown(_));
-            let hopeless = matches!(failure, Failure::Refused(_));
+            let hopeless = matches!(failure, Failure::Refused(_) | Failure::Quota(_));
             if hopeless || !patience.wait() {
-                break failure.to_string();
+                break failure;
             }
         };
+        let why = failure.to_string();
         if !unknown {
-            return Err(AppendError::Unavailable(why));
+            let is_quota = matches!(failure, Failure::Quota(_));
+            return Err(if is_quota {
+                AppendError::Quota(why)
+            } else {
+                AppendError::Unavailable(why)
+            });
         }
         self.doubt = Some(batch.after);
         match self.settle(client) {

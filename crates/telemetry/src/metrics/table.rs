@@ -106,6 +106,10 @@ metrics! {
     receipt_queue_depth, "tai_receipt_queue_depth", gauge, [], &[], "Decisions that wait for the committer.";
     append_conflicts, "tai_append_conflicts_total", counter, [], &[], "Streams on which another instance was faster, so that their commands were decided again.";
     receipts_replayed, "tai_receipts_replayed_total", counter, [], &[], "Repeated requests answered with the receipt of the first.";
+    store_stage, "tai_store_stage", gauge, [], &[], "Where a shared receipt store stands: 0 away, 1 reads, 2 writes, 3 signals, 4 up.";
+    receipts_spooled, "tai_receipts_spooled", gauge, [], &[], "Receipts that wait on this machine for the receipt store to be back.";
+    receipts_flushed, "tai_receipts_flushed_total", counter, [], &[], "Receipts that were carried over to the receipt store after it had been away.";
+    signals_queued, "tai_signals_queued", gauge, [], &[], "Signals that wait on this machine for the receipt store to be back.";
     streams_loaded, "tai_streams_loaded", gauge, [], &[], "Receipt streams whose state is in memory.";
     action_executions, "tai_action_executions_total", counter, ["action_type", "result"], &[], "Actions that ended, by outcome.";
     action_execution_duration_ms, "tai_action_execution_duration_ms", histogram, ["action_type"], ACTION_MS, "Milliseconds that an action ran.";

@@ -260,7 +260,7 @@ impl<'a> Worker<'a> {
                 todo.extend(back);
             }
             Err(AppendError::Conflict { .. }) => self.again(before, todo),
-            Err(AppendError::Unavailable(_)) => {
+            Err(AppendError::Unavailable(_) | AppendError::Quota(_)) => {
                 self.tally.unavailable += 1;
                 self.again(before, todo);
                 let keys: Vec<_> = todo.iter().map(|(_, key)| *key).collect();

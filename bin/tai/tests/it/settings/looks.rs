@@ -274,6 +274,38 @@ pub(super) fn receipt_buffer_size() {
     }
 }
 
+pub(super) fn receipt_writes() {
+    testkit::needs_python!();
+    // What is asked after a receipt was found altered, and before.
+    for (writes, before, after) in [("auto", 200, 503), ("frozen", 503, 503), ("open", 200, 200)] {
+        let (_room, dir) = room();
+        let mut tai = start(&dir, &[("RECEIPT_WRITES", "auto")]);
+        let mut asker = client(tai.address());
+        let id = receipt_id(&quote(&mut asker, "acme"));
+        let set = json!({"value": writes, "lease_s": 600});
+        let set = asker.request(
+            "PUT",
+            "/admin/settings/RECEIPT_WRITES",
+            &[JSON],
+            set.to_string().as_bytes(),
+        );
+        assert_eq!(set.unwrap().status, 200);
+        assert_eq!(quote(&mut asker, "other").status, before, "{writes}");
+        let report = get(&mut asker, "/health").json().unwrap();
+        assert_eq!(report["frozen"], writes == "frozen");
+        assert_eq!(report["health"], if writes == "open" { "yellow" } else { "green" });
+        let change = "import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=5)
+db.execute(\"UPDATE receipts SET core = replace(core, '250000', '250001')\")
+db.commit()";
+        python(change, &[dir.join("ledger.db").to_str().unwrap()]);
+        tai.expect_errors();
+        assert_eq!(get(&mut asker, &format!("/receipts/{id}")).status, 503);
+        assert_eq!(quote(&mut asker, "third").status, after, "{writes}");
+        stop(tai);
+    }
+}
+
 pub(super) fn receipt_verify_hashes() {
     testkit::needs_python!();
     for (flag, status, health) in [("true", 503, "red"), ("false", 200, "yellow")] {
