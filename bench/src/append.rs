@@ -208,6 +208,7 @@ pub(crate) fn start(
         metrics: Arc::clone(&metrics),
         store_workers: vec![upkeep],
         standby: None,
+        does_due: true,
     };
     let options = Options {
         queue_max: 10_000,

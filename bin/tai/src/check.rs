@@ -18,6 +18,9 @@ const DEFAULT_FILE: &str = "tai.toml";
 /// The setting whose default depends on the name that the binary was called by.
 const PORT: &str = "PORT";
 
+/// The setting that the command line may state.
+pub(crate) const ROLE: &str = "SERVICE_ROLE";
+
 /// One variable of the environment that is no setting. An empty one counts as unset, as settings do.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -31,10 +34,11 @@ pub(crate) struct Start {
     pub(crate) resolved: Resolved,
 }
 
-/// Resolves all settings; the mistakes of all of them at once otherwise. `default_port` stands in
-/// for the table's.
+/// Resolves all settings; the mistakes of all of them at once otherwise. `role` is what the command
+/// line says, `default_port` stands in for the table's.
 pub(crate) fn resolve(
     config: Option<&Path>,
+    role: Option<&OsString>,
     default_port: Option<u16>,
 ) -> Result<Start, Vec<String>> {
     let path = config.unwrap_or(Path::new(DEFAULT_FILE));
@@ -45,7 +49,10 @@ pub(crate) fn resolve(
         Err(error) => return Err(vec![format!("settings file {name}: {error}")]),
     };
     let file = text.as_deref().map(|text| (name.as_str(), text));
-    let environment = |name: &str| std::env::var_os(name);
+    let environment = |name: &str| match role {
+        Some(role) if name == ROLE => Some(role.clone()),
+        _ => std::env::var_os(name),
+    };
     let resolve = |lookup: &dyn Fn(&str) -> Option<OsString>| {
         let baseline = Baseline::capture(lookup, file);
         match baseline.resolve(&[]) {

@@ -3,6 +3,7 @@
 //! Owns: names of subcommands, exit codes, and the two ways to print. Refuses to know: what the
 //! subcommands do.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,6 +27,9 @@ pub(crate) struct Arguments {
     /// Settings file; `tai.toml` in the working directory is read when it exists.
     #[arg(long, global = true)]
     pub(crate) config: Option<PathBuf>,
+    /// What this instance does: `all`, `gateway` or `worker`. Stands for SERVICE_ROLE.
+    #[arg(long, global = true)]
+    pub(crate) role: Option<OsString>,
     /// What to do; `serve` when left out.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

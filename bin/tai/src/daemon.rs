@@ -99,7 +99,8 @@ impl<'a> Daemon<'a> {
         }
         let own_log = self.settings.log_file.as_deref();
         let log = own_log.map_or_else(|| self.default_log(), Path::to_owned);
-        let mut launch = Launch::spawn(self.called, self.config, &log, own_log)?;
+        let how = (self.config, self.settings.service_role);
+        let mut launch = Launch::spawn(self.called, how, &log, own_log)?;
         let outcome = match launch.process() {
             Some(process) => {
                 let mut record = Record { process, address: None };

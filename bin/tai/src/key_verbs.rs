@@ -69,6 +69,7 @@ async fn create(
         metrics: Arc::new(Metrics::new()?),
         store_workers: workers,
         standby: None,
+        does_due: false,
     };
     let engine = Engine::start(parts, engine_options(settings));
     let issued = issue(&engine, &key, label, notes).await;

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Err(error) => return cli::failure(&error),
     };
     let config = arguments.config.as_deref();
-    let settings = check::resolve(config, called.default_port());
+    let settings = check::resolve(config, arguments.role.as_ref(), called.default_port());
     let outcome = match (arguments.command.unwrap_or_default(), settings) {
         // The service that is asked may run elsewhere, with settings of its own.
         (Command::Ctl(ctl), settings) => {

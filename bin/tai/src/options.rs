@@ -9,7 +9,7 @@ use base64::{Engine as _, alphabet};
 use engine::Options;
 use gateway::{Rate, Signatures};
 use ledger::seal::sha256;
-use settings::{AuthRequired, LogLevel, Secret, Settings, Synchronous};
+use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
 use telemetry::metrics::Metrics;
 
 pub(crate) fn store_options(settings: &Settings) -> store::Options {
@@ -70,6 +70,7 @@ pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -
         metrics_enabled: settings.metrics_enabled,
         relaxed,
         is_open: is_open(settings),
+        serves_tenants: settings.service_role != ServiceRole::Worker,
         admin_key: settings.admin_api_key.as_ref().map(|key| sha256(key.expose().as_bytes())),
         signatures: Signatures {
             required: settings.verify_signatures,

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use gateway::process::{Pull, PullState, PullStatus, ReplayError, ReplayFuture, Replayed};
 use gcp::pubsub::{Intake, Message, Options, Status, Subscriber, Taken};
-use settings::Settings;
+use settings::{ServiceRole, Settings};
 use telemetry::metrics::Metrics;
 use types::{Blame, Clock, Reason};
 
@@ -22,7 +22,8 @@ pub(crate) fn subscriber(
     metrics: &Arc<Metrics>,
     clock: Arc<dyn Clock>,
 ) -> Option<Arc<Subscriber>> {
-    let project = settings.gcp_project_id.clone().filter(|_| settings.pubsub_enabled)?;
+    let pulls = settings.pubsub_enabled && settings.service_role != ServiceRole::Gateway;
+    let project = settings.gcp_project_id.clone().filter(|_| pulls)?;
     let options = Options {
         project,
         subscription: settings.pubsub_subscription.clone(),

@@ -17,7 +17,7 @@ use engine::{Engine, Parts};
 use gateway::{Gateway, Process};
 use governors::Rules;
 use sd_notify::NotifyState;
-use settings::Settings;
+use settings::{ServiceRole, Settings};
 use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -178,6 +178,7 @@ async fn begin(
         metrics: Arc::clone(&metrics),
         store_workers: workers,
         standby,
+        does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
     let observed = (Arc::clone(&metrics), Arc::clone(log));

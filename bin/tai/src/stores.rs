@@ -13,7 +13,7 @@ use engine::supervise::{Stop, Worker};
 use gcp::firestore::{self, FirestoreStore};
 use ledger::verify::Finding;
 use ledger::{HeadRecord, LedgerId, Row};
-use settings::{Backend, Settings};
+use settings::{Backend, ServiceRole, Settings};
 use store::postgres::{self, PgReader, PgStore};
 use store::{Reader, SqliteStore};
 use types::StreamName;
@@ -128,6 +128,11 @@ fn firestore(settings: &Settings) -> anyhow::Result<firestore::Options> {
 
 /// A look at what no single setting shows.
 pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    let is_shared =
+        matches!(settings.receipt_ledger_backend, Backend::Postgres | Backend::Firestore);
+    if settings.service_role != ServiceRole::All && !is_shared {
+        bail!("SERVICE_ROLE: the ledger has one instance, which does everything");
+    }
     match settings.receipt_ledger_backend {
         Backend::Postgres => database(settings).map(drop),
         Backend::Firestore => firestore(settings).map(drop),

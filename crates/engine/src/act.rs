@@ -89,6 +89,8 @@ pub struct Parts {
     pub store_workers: Vec<Worker>,
     /// What stands in for the store while it is away, if it is a shared one.
     pub standby: Option<Arc<dyn Standby>>,
+    /// Do what is due and settle what others have left, for which an instance may be set aside.
+    pub does_due: bool,
 }
 
 /// One command, as the outer crates hand it in.
@@ -127,7 +129,8 @@ impl Engine {
     /// pool.
     #[must_use]
     pub fn start(parts: Parts, options: Options) -> Engine {
-        let Parts { store, rules, clock, registry, metrics, store_workers, standby } = parts;
+        let Parts { store, rules, clock, registry, metrics, store_workers, standby, does_due } =
+            parts;
         let options = Arc::new(ArcSwap::from_pointee(options));
         let common = Common {
             rules,
@@ -150,19 +153,23 @@ impl Engine {
             draining: AtomicBool::new(false),
             door: RwLock::new(()),
         }));
-        engine.supervise(workers, store_workers);
+        engine.supervise(workers, store_workers, does_due);
         engine
     }
 
-    fn supervise(&self, workers: Workers, store_workers: Vec<Worker>) {
+    fn supervise(&self, workers: Workers, store_workers: Vec<Worker>, does_due: bool) {
         let Workers { mut ledger, decider } = workers;
         ledger.extend(store_workers);
         let (timers, unsettled, edge) = (self.clone(), self.clone(), self.clone());
-        let governance = vec![
-            decider,
-            Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
-            Worker::task("unsettled", move |stop| reconcile::unsettled(unsettled.clone(), stop)),
-        ];
+        let mut governance = vec![decider];
+        if does_due {
+            governance.extend([
+                Worker::task("due_timers", move |stop| reconcile::timers(timers.clone(), stop)),
+                Worker::task("unsettled", move |stop| {
+                    reconcile::unsettled(unsettled.clone(), stop)
+                }),
+            ]);
+        }
         let acting = self.clone();
         let actions = Worker::task("action_workers", move |stop| {
             let (engine, bench) = (acting.clone(), acting.bench());

@@ -239,6 +239,7 @@ mod tests {
             metrics_enabled: true,
             relaxed: Vec::new(),
             is_open: true,
+            serves_tenants: true,
             admin_key: Some(sha256(b"an.operators.key")),
             signatures: Signatures { required: signed, ..Signatures::default() },
             rate: Rate::new(1, 1),

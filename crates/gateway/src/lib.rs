@@ -67,6 +67,8 @@ pub struct Options {
     pub relaxed: Vec<&'static str>,
     /// Local callers need no key.
     pub is_open: bool,
+    /// Take what tenants ask; else only what operators and probes do.
+    pub serves_tenants: bool,
     /// SHA-256 of the operator's key that the environment gives.
     pub admin_key: Option<Hash>,
     /// How entitlement events are signed.

@@ -113,6 +113,9 @@ async fn limited(
     let Some(class) = route.handler.criticality() else {
         return attended(options, known(gateway, options, route, request, met)).await;
     };
+    if class != Criticality::Critical && !options.serves_tenants {
+        return Err(fault(Reason::NotFound, "this instance takes no requests of tenants"));
+    }
     let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(ip)| *ip);
     let source = source(peer, request.headers(), options.trusted_proxies);
     met.source = Some(source);

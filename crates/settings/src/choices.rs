@@ -55,6 +55,15 @@ choices! {
         /// Google's Firestore, that any number of instances share.
         Firestore = "firestore",
     }
+    /// Which part of the service an instance is.
+    ServiceRole {
+        /// All of it.
+        All = "all",
+        /// It answers requests, and leaves what is due and what is pulled to others.
+        Gateway = "gateway",
+        /// It does what is due and pulls signals, and takes no request of a tenant.
+        Worker = "worker",
+    }
     /// When the spool stands in for a shared store.
     SpoolUse {
         /// While the store is away.

@@ -20,7 +20,7 @@ mod table;
 
 pub use baseline::Baseline;
 pub use change::{Change, Lease, check_change};
-pub use choices::{AuthRequired, Backend, LogLevel, SpoolUse, Synchronous, Writes};
+pub use choices::{AuthRequired, Backend, LogLevel, ServiceRole, SpoolUse, Synchronous, Writes};
 pub use error::{ChangeError, SettingError};
 pub use form::Form;
 pub use knob::{Kind, Knob};

@@ -7,7 +7,7 @@
 use core::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::choices::{AuthRequired, Backend, LogLevel, SpoolUse, Synchronous, Writes};
+use crate::choices::{AuthRequired, Backend, LogLevel, ServiceRole, SpoolUse, Synchronous, Writes};
 use crate::form::Form;
 use crate::knob::{Kind, Knob};
 use crate::resolve::Reader;
@@ -67,6 +67,8 @@ knobs! {
         "TCP port of the HTTP server; 0 takes any free port.";
     BIND_ADDRESS => bind_address: IpAddr, Kind::Address, Some("127.0.0.1"), "",
         "Address of the HTTP server. A loopback address runs open, for development; on any other every request needs a key.";
+    SERVICE_ROLE => service_role: ServiceRole, Kind::Choice(ServiceRole::WORDS), Some("all"), "",
+        "What this instance does: all, gateway answers requests, worker does what is due and pulls signals; `--role` says it for one start.";
     AUTH_REQUIRED => auth_required: AuthRequired, Kind::Choice(AuthRequired::WORDS), Some("auto"),
         "",
         "Whether every request needs a key; auto needs one unless the address is a loopback address and no proxy is trusted.";
@@ -260,6 +262,7 @@ mod tests {
             [
                 "PORT",
                 "BIND_ADDRESS",
+                "SERVICE_ROLE",
                 "AUTH_REQUIRED",
                 "VERIFY_SIGNATURES",
                 "TRUSTED_PROXY_HOPS",

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use settings::{
-    AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, SettingError, Settings,
-    Source, SpoolUse, Synchronous, Writes, table,
+    AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, ServiceRole,
+    SettingError, Settings, Source, SpoolUse, Synchronous, Writes, table,
 };
 
 fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<SettingError>> {
@@ -26,6 +26,7 @@ fn nothing_set_gives_the_defaults() {
     let expected = Settings {
         port: 8080,
         bind_address: IpAddr::from([127, 0, 0, 1]),
+        service_role: ServiceRole::All,
         auth_required: AuthRequired::Auto,
         admin_api_key: None,
         verify_signatures: false,

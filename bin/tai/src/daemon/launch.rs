@@ -18,10 +18,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use settings::ServiceRole;
 use tempfile::TempDir;
 
 use super::process::{Handle, Process, wait_readable};
 use crate::called::Called;
+use crate::check::ROLE;
 use crate::client::{Call, Client};
 use crate::ctl::url_of;
 
@@ -70,7 +72,7 @@ impl Launch {
     /// `own_log` is the file that the settings name; without it the service is told `log`.
     pub(crate) fn spawn(
         called: &Called,
-        config: Option<&Path>,
+        (config, role): (Option<&Path>, ServiceRole),
         log: &Path,
         own_log: Option<&Path>,
     ) -> anyhow::Result<Launch> {
@@ -83,7 +85,7 @@ impl Launch {
         let mut command = Command::new(called.program());
         command.arg0(called.argv0()).args(["foreground", "--detached"]);
         command.args(config.into_iter().flat_map(|file| [Path::new("--config"), file]));
-        command.env("NOTIFY_SOCKET", &name);
+        command.env("NOTIFY_SOCKET", &name).env(ROLE, role.as_str());
         if own_log.is_none() {
             command.env("LOG_FILE", log);
         }

@@ -225,6 +225,44 @@ fn an_answer_without_a_receipt_is_never_old() {
 }
 
 #[test]
+fn one_instance_answers_and_another_does_what_is_due() {
+    let Some(shared) = Shared::on_postgres() else {
+        testkit::skip!("PostgreSQL is not installed");
+    };
+    let often = ("GOVERNOR_STATE_CHECK_INTERVAL_MS", "100");
+    let gateway = shared.start("gateway", &[("SERVICE_ROLE", "gateway"), often]);
+    let mut asker = client(gateway.address());
+    let mut grant = event("acme", "grant");
+    grant["expires_at"] = json!(unix_secs() + 1);
+    assert_eq!(post(&mut asker, "/marketplace", &grant).status, 200);
+    let lapsed = |asker: &mut testkit::http::Client| {
+        let found = get(asker, "/receipts?tenant_id=acme&action=lapse").json().unwrap();
+        !found["receipts"].as_array().unwrap().is_empty()
+    };
+    // It looks ten times a second, where it looks at all.
+    until("the grant is over", || {
+        (unix_secs() > grant["expires_at"].as_i64().unwrap() + 1).then_some(())
+    });
+    assert!(!lapsed(&mut asker), "nobody has ticked");
+    let worker = shared.start("worker", &[("SERVICE_ROLE", "worker"), often]);
+    until("the worker ticks", || lapsed(&mut asker).then_some(()));
+    let fired = |tai: &Tai| metric(tai.address(), "tai_timers_fired_total");
+    assert_eq!((fired(&gateway), fired(&worker)), (0, 1));
+    let mut other = client(worker.address());
+    assert_refused(&post(&mut other, "/marketplace", &grant), 404, "not_found");
+    assert_eq!(get(&mut other, "/receipts").status, 404);
+    for path in ["/health", "/metrics", "/admin/settings"] {
+        assert_eq!(get(&mut other, path).status, 200, "{path}");
+    }
+    [gateway, worker].into_iter().for_each(stop);
+    // A ledger in files has one instance.
+    let (_room, dir) = room();
+    let refused = tai(&dir, &["serve", "--role", "worker"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.err);
+    assert!(refused.err.contains("SERVICE_ROLE"), "{}", refused.err);
+}
+
+#[test]
 fn two_instances_share_a_ledger_in_firestore() {
     let Some(shared) = Shared::on_firestore() else {
         testkit::skip!("the Firestore emulator is not installed");

@@ -68,7 +68,7 @@ seen! {
 }
 
 /// What cannot be seen from outside or not by one instance, and where it is tested instead.
-const UNSEEN: [(&str, &str); 11] = [
+const UNSEEN: [(&str, &str); 12] = [
     ("ACTION_TIMEOUT_MS", "the one action that ships has nothing to wait for: engine tests"),
     ("DATABASE_URL", SHARED),
     ("FIRESTORE_BATCH_SIZE", SPARED),
@@ -78,6 +78,7 @@ const UNSEEN: [(&str, &str); 11] = [
     ("MAX_STATE_AGE_S", AWAY),
     ("RECEIPT_SPOOL", AWAY),
     ("RECOVERY_STAGE_MS", AWAY),
+    ("SERVICE_ROLE", SHARED),
     ("SPOOL_DIR", AWAY),
     ("SPOOL_MAX_RECEIPTS", AWAY),
 ];

@@ -133,6 +133,7 @@ impl World {
             metrics: Arc::clone(&metrics),
             store_workers: Vec::new(),
             standby: None,
+            does_due: true,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }
     }
