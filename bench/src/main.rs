@@ -13,6 +13,7 @@ mod marketplace;
 mod memory;
 mod neighbour;
 mod numbers;
+mod outage;
 mod process;
 mod report;
 mod restart;
@@ -49,7 +50,7 @@ impl Size {
 
 type Measure = fn(Size) -> Result<Report>;
 
-const MEASUREMENTS: [(&str, Measure); 7] = [
+const MEASUREMENTS: [(&str, Measure); 8] = [
     ("append", append::run),
     ("verify", verify::run),
     ("restart", restart::run),
@@ -57,6 +58,7 @@ const MEASUREMENTS: [(&str, Measure); 7] = [
     ("memory", memory::run),
     ("neighbour", neighbour::run),
     ("backends", backends::run),
+    ("outage", outage::run),
 ];
 
 const USAGE: &str =
