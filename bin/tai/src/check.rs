@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use settings::{Baseline, Resolved, Source};
+use settings::{Baseline, Resolved, Settings, Source};
 
 use crate::cli::{EXIT_OK, EXIT_USAGE, complain, say};
 use crate::serve::rules;
@@ -68,6 +68,18 @@ pub(crate) fn resolve(
         }
         _ => Ok(start),
     }
+}
+
+/// The settings of another service: what its file says. Our environment is not its own.
+pub(crate) fn of_file(path: &Path) -> Result<Settings, Vec<String>> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![format!("settings file {name}: {error}")])?;
+    let baseline = Baseline::capture(&|_| None::<OsString>, Some((&name, &text)));
+    let resolved = baseline.resolve(&[]);
+    resolved
+        .map(|resolved| resolved.settings)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 fn is_default(resolved: &Resolved, name: &str) -> bool {

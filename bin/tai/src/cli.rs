@@ -106,12 +106,20 @@ pub(crate) enum Ledger {
     Verify(Verify),
     /// Write all receipts, or those of one stream, as JSON Lines. Works while the service runs.
     Export(Export),
+    /// Copy the ledger into another store, and verify both. Run again, it adds what is new.
+    Copy {
+        /// The settings file of the service that will run on the copy; the environment says
+        /// nothing about it.
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// Copy the ledger to a new directory. Works while the service runs.
     Backup {
         /// The directory to create.
         to: PathBuf,
     },
-    /// Put a verified backup in place. What is there is moved aside, never deleted.
+    /// Put a verified backup in place. Files that are there are moved aside, never deleted; a
+    /// database must be empty, or hold the beginning of the same ledger.
     Restore {
         /// A directory that `backup` wrote.
         from: PathBuf,

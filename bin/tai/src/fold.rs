@@ -1,11 +1,11 @@
-//! The fold of all streams for a rebuild: what is due afterwards.
+//! The fold of all streams for a rebuild or a copy: what is due afterwards.
 //!
 //! Owns: nothing but the states of one pass. Refuses to know: where receipts come from.
 
 use std::collections::HashMap;
 
 use governors::StreamState;
-use ledger::View;
+use ledger::{Row, View};
 use types::{Micros, StreamName};
 
 /// States of all streams, folded receipt by receipt.
@@ -14,6 +14,16 @@ pub(crate) struct Folds {
     states: HashMap<StreamName, StreamState>,
     /// Receipts that the governors could not fold.
     pub(crate) unfolded: u64,
+}
+
+impl Folds {
+    /// [`store::StreamFold::apply`] for a row that a reader hands over.
+    pub(crate) fn apply_row(&mut self, row: &Row<'_>) {
+        match StreamName::parse(row.stream) {
+            Ok(stream) => store::StreamFold::apply(self, &stream, row.core),
+            Err(_) => self.unfolded += 1,
+        }
+    }
 }
 
 impl store::StreamFold for Folds {

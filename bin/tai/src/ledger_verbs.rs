@@ -1,4 +1,4 @@
-//! `tai ledger …`: verify, export, backup, restore, doctor.
+//! `tai ledger …`: verify, export, copy, backup, restore, doctor.
 //!
 //! Owns: what an operator reads, and exit codes: 0 all is well, 1 it is not. Refuses to know: how
 //! a ledger is stored or checked. No verb edits history.
@@ -6,20 +6,22 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use engine::clock::SystemClock;
 use ledger::export::{ExportVerifier, LINE_BYTES, Scope, Trailer, header_line, trailer_line};
 use ledger::public::public_bytes;
-use ledger::verify::Verdict;
+use ledger::verify::{Heads, Verdict};
 use ledger::{HeadRecord, Report, Row, StreamHead, Verifier, View};
 use settings::{Backend, Settings};
 use store::Reader;
 use types::{Clock, StreamName};
 
-use crate::cli::{EXIT_FAILED, EXIT_OK, Export, Ledger, Verify, complain, say};
+use crate::check::of_file;
+use crate::cli::{EXIT_FAILED, EXIT_OK, Export, Ledger, Verify, complain, say, usage_error};
+use crate::copy;
 use crate::fold::Folds;
 use crate::stores::Source;
 
@@ -28,23 +30,41 @@ pub(crate) fn run(verb: Ledger, settings: &Settings) -> anyhow::Result<ExitCode>
     let well = match verb {
         Ledger::Verify(arguments) => verify(&arguments, settings)?,
         Ledger::Export(arguments) => export(&arguments, settings)?,
-        Ledger::Backup { to } => backup(files(settings)?, &to)?,
-        Ledger::Restore { from } => restore(&from, files(settings)?)?,
-        Ledger::Doctor { rebuild: false } => doctor(files(settings)?)?,
-        Ledger::Doctor { rebuild: true } => rebuild(files(settings)?)?,
+        Ledger::Copy { to } => match of_file(&to) {
+            Ok(to) => copy::run(settings, &to)?,
+            Err(mistakes) => return Ok(usage_error(&mistakes)),
+        },
+        Ledger::Backup { to } => match files(settings) {
+            Some(dir) => backup(dir, &to)?,
+            None => copy::run(settings, &in_files(settings, to))?,
+        },
+        Ledger::Restore { from } => match files(settings) {
+            Some(dir) => restore(&from, dir)?,
+            None => copy::run(&in_files(settings, from), settings)?,
+        },
+        Ledger::Doctor { rebuild } => {
+            let dir = files(settings).context(
+                "RECEIPT_LEDGER_BACKEND: only a ledger in files has a doctor; `tai ledger verify` \
+                 checks a database",
+            )?;
+            if rebuild { self::rebuild(dir)? } else { doctor(dir)? }
+        }
     };
     Ok(ExitCode::from(if well { EXIT_OK } else { EXIT_FAILED }))
 }
 
-/// The directory of a ledger in files, for verbs that are about files.
-fn files(settings: &Settings) -> anyhow::Result<&Path> {
+/// The directory of a ledger in files.
+fn files(settings: &Settings) -> Option<&Path> {
     match settings.receipt_ledger_backend {
-        Backend::Postgres | Backend::Firestore => bail!(
-            "RECEIPT_LEDGER_BACKEND: this verb is for a ledger in files; a database is backed up \
-             with its own tools, and checked with `tai ledger verify`"
-        ),
-        Backend::Sqlite | Backend::Memory => Ok(&settings.ledger_dir),
+        Backend::Postgres | Backend::Firestore => None,
+        Backend::Sqlite | Backend::Memory => Some(&settings.ledger_dir),
     }
+}
+
+/// A ledger in files, otherwise as the settings say.
+fn in_files(settings: &Settings, dir: PathBuf) -> Settings {
+    let receipt_ledger_backend = Backend::Sqlite;
+    Settings { receipt_ledger_backend, ledger_dir: dir, ..settings.clone() }
 }
 
 fn open(dir: &Path) -> anyhow::Result<Source> {
@@ -68,6 +88,15 @@ fn verify(arguments: &Verify, settings: &Settings) -> anyhow::Result<bool> {
 }
 
 fn verify_ledger(source: &mut Source, stream: Option<&StreamName>) -> anyhow::Result<Report> {
+    Ok(verify_each(source, stream, &mut |_| {})?.0)
+}
+
+/// Verifies a ledger or one stream, and hands each receipt on to `take` as well.
+pub(crate) fn verify_each(
+    source: &mut Source,
+    stream: Option<&StreamName>,
+    take: &mut dyn FnMut(&Row<'_>),
+) -> anyhow::Result<(Report, Heads)> {
     let mut verifier = match stream {
         Some(_) => Verifier::of_stream(source.ledger()),
         // The database's own head stands in when the head file is gone: it finds less, since who
@@ -76,9 +105,10 @@ fn verify_ledger(source: &mut Source, stream: Option<&StreamName>) -> anyhow::Re
     };
     let beside = source.for_each(stream, &mut |row| {
         verifier.push(row);
+        take(row);
         ControlFlow::Continue(())
     })?;
-    let mut report = verifier.finish();
+    let (mut report, heads) = verifier.finish_with_heads();
     report.add(beside);
     if report.receipts == 0 && stream.is_some() {
         bail!("there is no such stream");
@@ -87,7 +117,7 @@ fn verify_ledger(source: &mut Source, stream: Option<&StreamName>) -> anyhow::Re
     if stream.is_none() && source.head_record().is_none() {
         say("what counts the receipts stands beside them: who cuts both would not be found");
     }
-    Ok(report)
+    Ok((report, heads))
 }
 
 fn verify_export(file: &Path) -> anyhow::Result<Report> {
@@ -115,7 +145,7 @@ fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> anyhow::Result<bool
 }
 
 /// Prints the four verdicts of 002 scenario 10; true when all of them hold.
-fn tell(report: &Report) -> bool {
+pub(crate) fn tell(report: &Report) -> bool {
     for verdict in Verdict::ALL {
         match &report.first[verdict as usize] {
             None => say(&format!("✓ {}", verdict.sentence())),
@@ -167,23 +197,13 @@ fn write_export(
     let mut head = StreamHead::EMPTY;
     // Computed from what is written: a shared ledger has no head of all its writers.
     let mut written = HeadRecord::empty(source.ledger());
-    let mut failed = None;
     let scope = stream.map_or(Scope::Ledger, |name| Scope::Stream(name.clone()));
     line(&mut to, &header_line(source.ledger(), &scope))?;
-    source.for_each(stream, &mut |row| match write_row(&mut to, row) {
-        Ok(after) => {
-            written = written.after(row.hash, after.last_at);
-            head = after;
-            ControlFlow::Continue(())
-        }
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
-        }
+    source.try_each(stream, &mut |row| {
+        head = write_row(&mut to, row)?;
+        written = written.after(row.hash, head.last_at);
+        Ok(())
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
     if stream.is_some() && head == StreamHead::EMPTY {
         bail!("there is no such stream");
     }

@@ -7,6 +7,7 @@ mod called;
 mod check;
 mod cli;
 mod client;
+mod copy;
 mod ctl;
 mod daemon;
 mod fold;

@@ -158,12 +158,15 @@ impl Report {
     }
 }
 
+/// Where each stream stands.
+pub type Heads = HashMap<Box<str>, StreamHead>;
+
 /// Takes every receipt in commit order, then reports. A copy goes on from where it was taken.
 #[derive(Clone)]
 pub struct Verifier {
     ledger: LedgerId,
     whole: bool,
-    streams: HashMap<Box<str>, StreamHead>,
+    streams: Heads,
     next_pos: u64,
     last_at: Micros,
     root: Hash,
@@ -220,7 +223,13 @@ impl Verifier {
 
     /// Ends the verification.
     #[must_use]
-    pub fn finish(mut self) -> Report {
+    pub fn finish(self) -> Report {
+        self.finish_with_heads().0
+    }
+
+    /// [`Verifier::finish`], and where each stream stands with the receipts taken.
+    #[must_use]
+    pub fn finish_with_heads(mut self) -> (Report, Heads) {
         if let Some(head) = self.head.filter(|_| !self.head_seen) {
             let what = "the head record counts more receipts than there are: the tail is missing";
             self.findings.add(Finding {
@@ -231,7 +240,7 @@ impl Verifier {
                 what,
             });
         }
-        Report {
+        let report = Report {
             receipts: self.receipts,
             streams: self.streams.len() as u64,
             root: self.root,
@@ -239,7 +248,8 @@ impl Verifier {
             findings_total: self.findings.total,
             first: self.findings.first,
             head_checked: self.head.is_some(),
-        }
+        };
+        (report, self.streams)
     }
 
     fn check_place(&mut self, row: &Row<'_>) {

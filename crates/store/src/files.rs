@@ -112,6 +112,22 @@ impl Lock {
     }
 }
 
+/// True while a process holds the right to write the ledger in `dir`.
+pub(crate) fn is_locked(dir: &Path) -> Result<bool, OpenError> {
+    let cannot = |source| OpenError::Io { what: "look at the lock", source };
+    // Not created: the ledger may lie where nothing can be.
+    let file = match File::open(dir.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(cannot(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
 /// The newest intact record of a head file; `None` without file or without an intact slot.
 pub(crate) fn read_head(dir: &Path) -> Result<Option<HeadRecord>, OpenError> {
     match std::fs::read(dir.join(HEAD)) {

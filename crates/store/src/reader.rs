@@ -4,7 +4,7 @@
 //! what is intact; that is the verifier's word, so nothing here stops at a strange row.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::ports::{Identity, ReadError};
 use ledger::{HeadRecord, LedgerId, Row};
@@ -24,6 +24,7 @@ WHERE stream = ?1 ORDER BY pos";
 /// A read-only view of a ledger on disk as it was at one moment. Takes no lock; while it exists
 /// the write-ahead log of a running service cannot shrink.
 pub struct Reader {
+    dir: PathBuf,
     conn: Connection,
     identity: Identity,
     recorded: Option<HeadRecord>,
@@ -52,13 +53,27 @@ impl Reader {
             Ok((table_head, Names::load(&conn)?))
         };
         let (table_head, names) = fix().map_err(OpenError::sql("begin to read the ledger"))?;
-        Ok(Reader { conn, identity, recorded, table_head, names })
+        Ok(Reader { dir: dir.to_owned(), conn, identity, recorded, table_head, names })
     }
 
     /// The ledger's id.
     #[must_use]
     pub fn ledger(&self) -> LedgerId {
         self.identity.ledger
+    }
+
+    /// The ledger's name and secret, for a copy of it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// True while a process has the ledger open for writing.
+    ///
+    /// # Errors
+    /// When the lock cannot be looked at.
+    pub fn is_written(&self) -> Result<bool, OpenError> {
+        files::is_locked(&self.dir)
     }
 
     /// The newest intact record of the head file, read just before the view was fixed.
@@ -104,10 +119,6 @@ impl Reader {
             Some(number) => each(&mut self.conn.prepare(OF_STREAM)?, &[&number], &self.names, take),
             None => Ok(()),
         }
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
     }
 
     pub(crate) fn conn(&self) -> &Connection {

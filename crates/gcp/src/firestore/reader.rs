@@ -4,10 +4,10 @@
 //! log. Refuses to know: what is intact in a receipt; that is the verifier's word, so nothing here
 //! stops at a strange document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use engine::ports::ReadError;
+use engine::ports::{Identity, ReadError};
 use ledger::head::next_root;
 use ledger::seal::receipt_id;
 use ledger::verify::{FINDINGS_KEPT, Finding, Verdict};
@@ -27,7 +27,7 @@ use crate::Error;
 /// is on: a verification or an export has to be done by then.
 pub struct Reader {
     client: Client,
-    ledger: LedgerId,
+    identity: Identity,
     /// The moment, as the server wrote it.
     read_time: String,
 }
@@ -39,18 +39,37 @@ impl Reader {
     /// As [`super::FirestoreStore::open`], and [`Error::NoLedger`] where there is none.
     pub fn open(options: &Options) -> Result<Reader, Error> {
         let client = Client::new(options)?;
-        let ledger = log::find_identity(&client)?.ok_or(Error::NoLedger)?.ledger;
+        let identity = log::find_identity(&client)?.ok_or(Error::NoLedger)?;
         let now = client.query(&json!({"structuredQuery": {
             "from": [{"collectionId": rows::LOGS}],
             "limit": 1,
         }}))?;
-        Ok(Reader { client, ledger, read_time: now.read_time })
+        Ok(Reader { client, identity, read_time: now.read_time })
     }
 
     /// The ledger's id.
     #[must_use]
     pub fn ledger(&self) -> LedgerId {
-        self.ledger
+        self.identity.ledger
+    }
+
+    /// The ledger's name and secret, for a copy of it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// True while one of its writers is alive.
+    ///
+    /// # Errors
+    /// When the service cannot be read.
+    pub fn is_written(&self) -> Result<bool, ReadError> {
+        let mut logs = BTreeSet::new();
+        self.search(rows::LOGS, None).each(&self.client, usize::MAX, |document| {
+            logs.extend(document.id().parse::<u64>().ok());
+            Ok(true)
+        })?;
+        Ok(!log::alive(&self.client, logs)?.is_empty())
     }
 
     /// Hands every receipt to `take` in the order of the ledger, with its rank as position, until it
@@ -108,7 +127,7 @@ impl Reader {
         stream: &StreamName,
         take: &mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let name = |seq| self.client.receipt_name(receipt_id(&self.ledger, stream.as_str(), seq));
+        let name = |seq| self.client.receipt_name(receipt_id(&self.identity.ledger, stream.as_str(), seq));
         for page in 0.. {
             let names: Vec<_> = (page * PAGE as u64..(page + 1) * PAGE as u64).map(name).collect();
             let found = self.client.get(names.clone(), None)?;

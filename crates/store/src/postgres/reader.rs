@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use engine::ports::ReadError;
+use engine::ports::{Identity, ReadError};
 use ledger::head::next_root;
 use ledger::verify::{Finding, Verdict};
 use ledger::{LedgerId, Row};
@@ -33,6 +33,8 @@ WHERE stream = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
 const LOGS: &str = "SELECT no, size, root FROM logs ORDER BY no";
 
+const LIVE_LOGS: &str = "SELECT no FROM logs WHERE lease_until > clock_timestamp() LIMIT 1";
+
 const STREAMS: &str = "SELECT no, name, next_seq, last_hash FROM streams ORDER BY no";
 
 /// A read-only view of a ledger as it was at one moment.
@@ -40,7 +42,7 @@ pub struct PgReader {
     // Before the link, whose thread drives it.
     session: Session,
     link: Link,
-    ledger: LedgerId,
+    identity: Identity,
     logs: BTreeMap<i64, Log>,
     streams: BTreeMap<i64, Stream>,
 }
@@ -87,13 +89,27 @@ impl PgReader {
         };
         let fixed = link.wait(Instant::now() + CALL_TIMEOUT, fix);
         let (logs, streams) = fixed.map_err(ConnectError::from("begin to read the ledger"))?;
-        Ok(PgReader { session, link, ledger: identity.ledger, logs, streams })
+        Ok(PgReader { session, link, identity, logs, streams })
     }
 
     /// The ledger's id.
     #[must_use]
     pub fn ledger(&self) -> LedgerId {
-        self.ledger
+        self.identity.ledger
+    }
+
+    /// The ledger's name and secret, for a copy of it.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// True when one of its writers was alive as of the view, and still would be.
+    ///
+    /// # Errors
+    /// When the database cannot be read further.
+    pub fn is_written(&mut self) -> Result<bool, ReadError> {
+        Ok(!self.page(LIVE_LOGS, &[])?.is_empty())
     }
 
     /// Receipts that the logs of all writers count together.
