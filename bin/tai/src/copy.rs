@@ -21,8 +21,6 @@ use crate::ledger_verbs::{tell, verify_each};
 use crate::stores::Source;
 use lanes::Lanes;
 
-/// By then the lease of a writer that was killed has ended in every shared store.
-const LEASES_END: Duration = Duration::from_secs(45);
 const LEASES_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A ledger as one look at all of it shows it.
@@ -114,10 +112,13 @@ fn is_same_place(a: &Settings, b: &Settings) -> bool {
 /// Whoever writes the target may move a stream on, or say what is due in it, while this does. In
 /// files a lock keeps the second writer out.
 fn wait_until_unwritten(to: &Settings) -> anyhow::Result<()> {
-    if to.receipt_ledger_backend == Backend::Sqlite {
-        return Ok(());
-    }
-    let deadline = Instant::now() + LEASES_END;
+    // Longer than the lease of a writer that was killed.
+    let patience = match to.receipt_ledger_backend {
+        Backend::Sqlite | Backend::Memory => return Ok(()),
+        Backend::Postgres => Duration::from_secs(12),
+        Backend::Firestore => Duration::from_secs(35),
+    };
+    let deadline = Instant::now() + patience;
     let mut said = false;
     while let Some(mut target) = Source::find(to)? {
         if !target.is_written()? {

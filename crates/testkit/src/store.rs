@@ -1,11 +1,13 @@
 //! What any backend of the Store port has to show, and who writes to it for that.
 //!
-//! Owns: the conformance suite, the one for stores that several processes write, and their author. Refuses to know: any backend.
+//! Owns: the conformance suite, the one for stores that several processes write, the one for copies
+//! from store to store, and their author. Refuses to know: any backend.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a check fails by panicking")]
 
 pub mod author;
 pub mod conformance;
+pub mod copies;
 pub mod shared;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -111,3 +111,58 @@ fn stored(row: &Row<'_>) -> anyhow::Result<Stored> {
     let stream = StreamName::parse(stream)?;
     Ok(Stored { pos, stream, seq, id, core: core.to_vec(), hash, chain_hash })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use engine::ports::Store;
+    use settings::Baseline;
+    use store::SqliteStore;
+    use store::postgres::{Options, PgStore};
+    use testkit::store::author::{Author, everything, note, stream};
+    use testkit::store::copies::{assert_same, stored_of};
+
+    use super::*;
+
+    fn settings_of(url: &str) -> Settings {
+        let text = format!("receipt_ledger_backend = \"postgres\"\ndatabase_url = {url:?}");
+        let baseline = Baseline::capture(&|_| None::<OsString>, Some(("a file", &text)));
+        baseline.resolve(&[]).unwrap().settings
+    }
+
+    /// Receipts of three streams, three of each instant, as three writers may seal them.
+    fn of_three_writers(identity: Identity) -> Vec<Stored> {
+        let streams = ["a", "b", "c"].map(|name| {
+            let mut author = Author::new(identity.ledger);
+            let name = stream(name);
+            stored_of(&author.batch(&[(&name, note()), (&name, note()), (&name, note())]))
+        });
+        (0..3).flat_map(|nth| streams.iter().map(move |stream| stream[nth].clone())).collect()
+    }
+
+    #[test]
+    fn simultaneous_receipts_go_through_several_writers() {
+        let Some(cluster) = testkit::postgres::Cluster::shared().unwrap() else {
+            testkit::skip!("PostgreSQL is not installed");
+        };
+        let url = cluster.url(&cluster.database().unwrap());
+        let from = SqliteStore::memory().unwrap();
+        let receipts = of_three_writers(from.identity());
+        assert_eq!(Copier::new(&from).unwrap().copy(&receipts).unwrap(), 9, "one log of its own");
+        let settings = settings_of(&url);
+        let mut lanes = Lanes::open(&settings, from.identity()).unwrap();
+        for stored in everything(&from) {
+            lanes.take(&stored.row()).unwrap();
+        }
+        assert_eq!(lanes.flush().unwrap(), 9);
+        assert_eq!(lanes.lanes.len(), 3);
+        let due = [("a", 7), ("c", 5)].map(|(name, at)| (stream(name), Micros(at)));
+        lanes.set_due(due.to_vec()).unwrap();
+        lanes.set_due(due[1..].to_vec()).unwrap();
+        drop(lanes);
+        let to = PgStore::connect(&Options { url }).unwrap();
+        assert_same(&from, &to);
+        assert_eq!(to.due(Micros(i64::MAX), 9).unwrap(), [stream("c")]);
+    }
+}

@@ -8,6 +8,7 @@
 mod access;
 mod bad_input;
 mod callers;
+mod copies;
 mod ctl_lines;
 mod door;
 mod drain;

@@ -8,6 +8,7 @@
 mod access;
 mod actions;
 mod altered;
+mod copies;
 mod drain;
 mod failures;
 mod fault_store;

@@ -6,6 +6,7 @@ mod author;
 mod border;
 mod care;
 mod conformance;
+mod copies;
 mod files;
 mod model;
 mod postgres;

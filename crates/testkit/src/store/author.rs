@@ -59,6 +59,11 @@ pub struct Author {
 }
 
 impl Author {
+    /// The author of a new ledger.
+    pub fn new(ledger: LedgerId) -> Author {
+        Author { ledger, head: HeadRecord::empty(ledger), heads: HashMap::new(), clock: EPOCH }
+    }
+
     /// An author who has read the whole store.
     pub fn of(store: &dyn Store) -> Author {
         let head = store.head().unwrap();
