@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -74,6 +74,50 @@ impl Emulator {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Writes the documents of a project into files in `dir`, which exists.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub fn export(&self, project: &str, dir: &Path) -> Result<()> {
+        self.transfer("export", project, dir)
+    }
+
+    /// Puts the documents of an export back.
+    ///
+    /// # Errors
+    /// As for [`Emulator::export`].
+    pub fn import(&self, project: &str, dir: &Path) -> Result<()> {
+        self.transfer("import", project, dir)
+    }
+
+    /// Throws the documents of a project away.
+    ///
+    /// # Errors
+    /// As for [`Emulator::export`].
+    pub fn wipe(&self, project: &str) -> Result<()> {
+        let path = format!("/emulator/v1/projects/{project}/databases/(default)/documents");
+        self.control("DELETE", &path, b"")
+    }
+
+    fn transfer(&self, verb: &str, project: &str, dir: &Path) -> Result<()> {
+        let body = serde_json::json!({
+            "database": format!("projects/{project}/databases/(default)"),
+            "export_directory": dir,
+            "export_name": "documents",
+        });
+        let path = format!("/emulator/v1/projects/{project}:{verb}");
+        self.control("POST", &path, body.to_string().as_bytes())
+    }
+
+    fn control(&self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+        let headers = [("Content-Type", "application/json")];
+        let answer = http::Client::connect(self.address)?.request(method, path, &headers, body)?;
+        if answer.status != 200 {
+            bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {

@@ -350,3 +350,30 @@ fn the_ledger_of_two_writers_is_backed_up_into_files_and_restored_into_another_d
     stop(service);
     assert_refused(&second.tai(&restore), "the two ends differ");
 }
+
+#[test]
+fn a_database_that_is_lost_comes_back_as_it_was_at_the_last_export() {
+    let Some(emulator) = Emulator::start().unwrap() else {
+        testkit::skip!("the Firestore emulator is not installed");
+    };
+    let room = tempfile::tempdir().unwrap();
+    let documents = Home::firestore(room.path(), "lost", &emulator);
+    let service = documents.start();
+    grant(&service, "early", 8);
+    let exported = documents.receipts();
+    emulator.export("lost", room.path()).unwrap();
+    grant(&service, "late", 8);
+    stop(service);
+    let all = documents.receipts();
+    assert!(all.len() > exported.len());
+
+    emulator.wipe("lost").unwrap();
+    assert_refused(&documents.tai(&["ledger", "verify"]), "there is no ledger");
+    emulator.import("lost", room.path()).unwrap();
+    // What was acknowledged after the export is gone, and nothing else.
+    assert_eq!(documents.receipts(), exported);
+    let service = documents.start();
+    grant(&service, "late", 8);
+    stop(service);
+    assert!(documents.receipts().len() > exported.len());
+}
