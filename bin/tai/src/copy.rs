@@ -37,7 +37,8 @@ impl Image {
         Ok(Image { report, heads, folds })
     }
 
-    fn is_verified(&self) -> bool {
+    /// Says the four verdicts; true when all of them hold.
+    fn verifies(&self) -> bool {
         tell(&self.report) && self.report.head_checked
     }
 }
@@ -52,7 +53,7 @@ pub(crate) fn run(from: &Settings, to: &Settings) -> anyhow::Result<bool> {
     let is_written = source.is_written()?;
     say("the source:");
     let mut original = Image::of(&mut source)?;
-    if !original.is_verified() {
+    if !original.verifies() {
         complain("tai: the source does not verify, nothing was copied");
         return Ok(false);
     }
@@ -63,7 +64,7 @@ pub(crate) fn run(from: &Settings, to: &Settings) -> anyhow::Result<bool> {
     say(&format!("{appended} receipts appended, the others were there; the target:"));
     let Some(mut target) = Source::find(to)? else { bail!("the target is gone") };
     let copy = Image::of(&mut target)?;
-    if !copy.is_verified() {
+    if !copy.verifies() {
         complain("tai: the copy does not verify");
         return Ok(false);
     }

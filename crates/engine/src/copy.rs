@@ -44,7 +44,7 @@ pub enum CopyError {
         seq: u64,
     },
     /// Another receipt stands in its place: the two stores have gone on apart from each other.
-    #[error("another receipt stands at {seq} of stream {stream}")]
+    #[error("another receipt stands at {seq} of stream {stream}: the two have gone on apart")]
     Fork {
         /// The stream.
         stream: StreamName,
@@ -117,8 +117,8 @@ impl<'a> Copier<'a> {
     pub fn copy(&mut self, receipts: &[Stored]) -> Result<u64, CopyError> {
         let mut appended = 0;
         for some in receipts.chunks(self.batch_max()) {
-            let entries = some.iter().map(|stored| self.entry(stored));
-            appended += self.append_missing(entries.collect::<Result<_, _>>()?)?;
+            let entries: Result<_, _> = some.iter().map(|stored| self.entry(stored)).collect();
+            appended += self.append_missing(entries?)?;
         }
         Ok(appended)
     }

@@ -48,7 +48,8 @@ impl Home {
     }
 
     fn new(room: &Path, name: &str, settings: Vec<(&'static str, String)>) -> Home {
-        let lines = settings.iter().map(|(key, value)| format!("{} = {value:?}\n", key.to_lowercase()));
+        let lines =
+            settings.iter().map(|(key, value)| format!("{} = {value:?}\n", key.to_lowercase()));
         let home = Home { room: room.join(name), settings };
         fs::write(home.file(), lines.collect::<String>()).unwrap();
         home
@@ -281,7 +282,8 @@ fn a_ledger_that_is_written_is_copied_as_it_was_and_the_rest_later() {
 fn what_does_not_verify_is_not_copied_and_no_other_ledger_is_written() {
     testkit::needs_python!();
     let room = tempfile::tempdir().unwrap();
-    let [files, other, fresh] = ["files", "other", "fresh"].map(|name| Home::files(room.path(), name));
+    let [files, other, fresh] =
+        ["files", "other", "fresh"].map(|name| Home::files(room.path(), name));
     for home in [&files, &other] {
         let service = home.start();
         grant(&service, "tenant", 8);
@@ -291,7 +293,8 @@ fn what_does_not_verify_is_not_copied_and_no_other_ledger_is_written() {
     assert_refused(&files.copy_to(&other), "directory holds another ledger");
     assert_eq!(other.receipts(), before);
     assert_refused(&files.copy_to(&files), "the same store");
-    let memory = Home::new(room.path(), "memory", vec![("RECEIPT_LEDGER_BACKEND", "memory".into())]);
+    let memory =
+        Home::new(room.path(), "memory", vec![("RECEIPT_LEDGER_BACKEND", "memory".into())]);
     assert_refused(&files.copy_to(&memory), "gone with its process");
     assert_refused(&fresh.copy_to(&files), "holds no ledger");
     let nowhere = files.tai(&["ledger", "copy", "--to", "nowhere.toml"]);

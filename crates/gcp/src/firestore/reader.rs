@@ -127,7 +127,8 @@ impl Reader {
         stream: &StreamName,
         take: &mut dyn FnMut(&Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let name = |seq| self.client.receipt_name(receipt_id(&self.identity.ledger, stream.as_str(), seq));
+        let name =
+            |seq| self.client.receipt_name(receipt_id(&self.identity.ledger, stream.as_str(), seq));
         for page in 0.. {
             let names: Vec<_> = (page * PAGE as u64..(page + 1) * PAGE as u64).map(name).collect();
             let found = self.client.get(names.clone(), None)?;

@@ -21,10 +21,9 @@ fn a_copy_keeps_what_every_copy_must() {
         made.set(made.get() + 1);
         crate::options(emulator.address(), &format!("copies-{}", made.get()))
     };
-    copies::suite(
-        &|| Box::new(FirestoreStore::open(&options()).unwrap()),
-        &|identity| Box::new(FirestoreStore::open_as(&options(), identity).unwrap()),
-    );
+    copies::suite(&|| Box::new(FirestoreStore::open(&options()).unwrap()), &|identity| {
+        Box::new(FirestoreStore::open_as(&options(), identity).unwrap())
+    });
 }
 
 #[test]

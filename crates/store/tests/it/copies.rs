@@ -11,9 +11,7 @@ use tempfile::TempDir;
 use testkit::postgres::Cluster;
 use testkit::store::copies::{assert_same, copy, suite};
 
-use crate::author::{
-    Author, attempt, everything, key, keyed, note, open, result, stream, verify,
-};
+use crate::author::{Author, attempt, everything, key, keyed, note, open, result, stream, verify};
 
 const FULL: store::Options = store::Options { synchronous: Synchronous::Full };
 
@@ -113,7 +111,8 @@ fn the_logs_of_several_writers_become_one() {
         by_second.catch_up(&second, std::slice::from_ref(&hot)).unwrap();
         by_second.append(&second, &[(&hot, note())]);
     }
-    let ties = everything(&first).windows(2).filter(|two| two[0].pos >> 10 == two[1].pos >> 10).count();
+    let ties =
+        everything(&first).windows(2).filter(|two| two[0].pos >> 10 == two[1].pos >> 10).count();
     assert!(ties > 0, "no two receipts of one instant");
     let dir = tempfile::tempdir().unwrap();
     let files = SqliteStore::open_as(dir.path(), &FULL, first.identity()).unwrap();

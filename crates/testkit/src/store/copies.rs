@@ -13,10 +13,7 @@ use super::author::{Author, attempt, everything, key, keyed, note, result, strea
 type Check = fn(&dyn Store, &dyn Store);
 
 /// Runs every check between stores of its own.
-pub fn suite(
-    source: &dyn Fn() -> Box<dyn Store>,
-    target: &dyn Fn(Identity) -> Box<dyn Store>,
-) {
+pub fn suite(source: &dyn Fn() -> Box<dyn Store>, target: &dyn Fn(Identity) -> Box<dyn Store>) {
     let checks: [Check; 9] = [
         carries_everything_over,
         goes_on_where_it_was,
@@ -137,7 +134,8 @@ fn sees_a_fork(from: &dyn Store, to: &dyn Store) {
     copier.copy(&all[..2]).unwrap();
     Author::of_stream(to, &a).append(to, &[(&a, attempt())]);
     let refused = copier.copy(&all);
-    let at_a = |error: &CopyError| matches!(error, CopyError::Fork { stream: s, seq: 1 } if *s == a);
+    let at_a =
+        |error: &CopyError| matches!(error, CopyError::Fork { stream: s, seq: 1 } if *s == a);
     assert!(refused.as_ref().is_err_and(at_a), "{refused:?}");
     assert_eq!(everything(to).len(), 3, "nothing of that batch was appended");
 }
@@ -209,9 +207,7 @@ fn keeps_the_order_of_a_log(from: &dyn Store, to: &dyn Store) {
     ahead.append(to, &[(&own, note())]);
     // At the same instant, which two receipts of one log of a shared store cannot have.
     let outcome = Copier::new(to).unwrap().copy(&all[..1]);
-    let is_late = |outcome: &Result<u64, CopyError>, nth: u64| {
-        matches!(outcome, Err(CopyError::Late { stream, seq }) if *stream == a && *seq == nth)
-    };
+    let is_late = |outcome: &Result<u64, CopyError>, nth: u64| matches!(outcome, Err(CopyError::Late { stream, seq }) if *stream == a && *seq == nth);
     if to.is_shared() {
         assert!(is_late(&outcome, 0), "{outcome:?}");
         return;
