@@ -7,7 +7,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::thread;
 
 use testkit::firestore::Emulator;
@@ -48,10 +47,9 @@ impl Home {
     }
 
     fn new(room: &Path, name: &str, settings: Vec<(&'static str, String)>) -> Home {
-        let lines =
-            settings.iter().map(|(key, value)| format!("{} = {value:?}\n", key.to_lowercase()));
         let home = Home { room: room.join(name), settings };
-        fs::write(home.file(), lines.collect::<String>()).unwrap();
+        let line = |(key, value): (&str, &str)| format!("{} = {value:?}\n", key.to_lowercase());
+        fs::write(home.file(), home.envs().map(line).collect::<String>()).unwrap();
         home
     }
 
