@@ -23,6 +23,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The class is named, since the SDK's script leaves the virtual machine behind as its child.
 const CLASS: &str = "com.google.cloud.datastore.emulator.firestore.CloudFirestore";
 
+/// The folder of an export.
+const EXPORT: &str = "export";
+
 /// A running emulator; it ends with this value, and so do its documents. Projects are made by
 /// naming them: a test that names its own sees nobody else's documents.
 #[derive(Debug)]
@@ -76,20 +79,32 @@ impl Emulator {
         self.address
     }
 
-    /// Writes the documents of a project into files in `dir`, which exists.
+    /// Writes the documents of a project into a new folder inside `dir`, which exists.
     ///
     /// # Errors
     /// When it does not answer, or refuses.
     pub fn export(&self, project: &str, dir: &Path) -> Result<()> {
-        self.transfer("export", project, dir)
+        let body = serde_json::json!({
+            "database": format!("projects/{project}/databases/(default)"),
+            "export_directory": dir,
+            "export_name": EXPORT,
+        });
+        let path = format!("/emulator/v1/projects/{project}:export");
+        self.control("POST", &path, body.to_string().as_bytes())
     }
 
-    /// Puts the documents of an export back.
+    /// Puts the documents of the export in `dir` back.
     ///
     /// # Errors
     /// As for [`Emulator::export`].
     pub fn import(&self, project: &str, dir: &Path) -> Result<()> {
-        self.transfer("import", project, dir)
+        let body = serde_json::json!({
+            "database": format!("projects/{project}/databases/(default)"),
+            // The emulator wants the file that lists the others, under this name.
+            "export_directory": dir.join(EXPORT).join(format!("{EXPORT}.overall_export_metadata")),
+        });
+        let path = format!("/emulator/v1/projects/{project}:import");
+        self.control("POST", &path, body.to_string().as_bytes())
     }
 
     /// Throws the documents of a project away.
@@ -99,16 +114,6 @@ impl Emulator {
     pub fn wipe(&self, project: &str) -> Result<()> {
         let path = format!("/emulator/v1/projects/{project}/databases/(default)/documents");
         self.control("DELETE", &path, b"")
-    }
-
-    fn transfer(&self, verb: &str, project: &str, dir: &Path) -> Result<()> {
-        let body = serde_json::json!({
-            "database": format!("projects/{project}/databases/(default)"),
-            "export_directory": dir,
-            "export_name": "documents",
-        });
-        let path = format!("/emulator/v1/projects/{project}:{verb}");
-        self.control("POST", &path, body.to_string().as_bytes())
     }
 
     fn control(&self, method: &str, path: &str, body: &[u8]) -> Result<()> {

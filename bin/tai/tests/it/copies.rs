@@ -129,7 +129,7 @@ fn moves_under_its_clients(from: &Home, to: &Home) {
                 scope.spawn(move || ask_away(whereabouts, name, 11_000 + name, "moved"))
             })
             .collect();
-        whereabouts.after_more(60);
+        whereabouts.after_more(400);
         let mut later = event("later", "grant");
         later["effective_at"] = (unix_secs() + 2).into();
         assert_eq!(post(&mut client(service.address()), "/marketplace", &later).status, 200);
@@ -358,19 +358,19 @@ fn a_database_that_is_lost_comes_back_as_it_was_at_the_last_export() {
         testkit::skip!("the Firestore emulator is not installed");
     };
     let room = tempfile::tempdir().unwrap();
-    let documents = Home::firestore(room.path(), "lost", &emulator);
+    let documents = Home::firestore(room.path(), "lost-documents", &emulator);
     let service = documents.start();
     grant(&service, "early", 8);
     let exported = documents.receipts();
-    emulator.export("lost", room.path()).unwrap();
+    emulator.export("lost-documents", room.path()).unwrap();
     grant(&service, "late", 8);
     stop(service);
     let all = documents.receipts();
     assert!(all.len() > exported.len());
 
-    emulator.wipe("lost").unwrap();
+    emulator.wipe("lost-documents").unwrap();
     assert_refused(&documents.tai(&["ledger", "verify"]), "there is no ledger");
-    emulator.import("lost", room.path()).unwrap();
+    emulator.import("lost-documents", room.path()).unwrap();
     // What was acknowledged after the export is gone, and nothing else.
     assert_eq!(documents.receipts(), exported);
     let service = documents.start();

@@ -18,13 +18,18 @@ const FULL: store::Options = store::Options { synchronous: Synchronous::Full };
 /// New stores of one kind, each in a place of its own.
 struct Places {
     dir: TempDir,
-    cluster: Option<Arc<Cluster>>,
+    /// With a database, in which each store has a schema.
+    cluster: Option<(Arc<Cluster>, String)>,
     made: Cell<u32>,
 }
 
 impl Places {
     fn new() -> Places {
         let cluster = Cluster::shared().unwrap();
+        let cluster = cluster.map(|cluster| {
+            let database = cluster.database().unwrap();
+            (cluster, database)
+        });
         Places { dir: tempfile::tempdir().unwrap(), cluster, made: Cell::new(0) }
     }
 
@@ -41,8 +46,11 @@ impl Places {
                 })
             }
             (Kind::Postgres, identity) => {
-                let cluster = self.cluster.as_ref().unwrap();
-                let options = Options { url: cluster.url(&cluster.database().unwrap()) };
+                let (cluster, database) = self.cluster.as_ref().unwrap();
+                let schema = format!("ledger_{}", self.made.get());
+                cluster.sql(database, &format!("CREATE SCHEMA {schema}")).unwrap();
+                let url = cluster.socket_url(database);
+                let options = Options { url: format!("{url} options='-c search_path={schema}'") };
                 Box::new(match identity {
                     None => PgStore::connect(&options).unwrap(),
                     Some(identity) => PgStore::connect_as(&options, identity).unwrap(),
