@@ -10,8 +10,8 @@ mod lanes;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use ledger::Report;
 use ledger::verify::Heads;
-use ledger::{Report, StreamHead};
 use settings::{Backend, Settings};
 use store::StreamFold;
 
@@ -139,11 +139,10 @@ fn wait_until_unwritten(to: &Settings) -> anyhow::Result<()> {
 
 /// The first stream, by name, that does not stand at both ends where it should.
 fn difference(source: &Heads, target: &Heads) -> Option<String> {
-    let mut names: Vec<_> = source.keys().chain(target.keys()).collect();
+    let mut names: Vec<&str> = source.keys().chain(target.keys()).map(AsRef::as_ref).collect();
     names.sort_unstable();
-    let differs = |name: &&Box<str>| source.get(*name) != target.get(*name);
-    let name = names.into_iter().find(differs)?;
-    let length = |heads: &Heads| heads.get(name).map_or(0, |head: &StreamHead| head.next_seq);
+    let name = names.into_iter().find(|name| source.get(*name) != target.get(*name))?;
+    let length = |heads: &Heads| heads.get(name).map_or(0, |head| head.next_seq);
     let (here, there) = (length(source), length(target));
     Some(format!(
         "the two ends differ: stream {name} has {here} receipts in the source and {there} in the \
@@ -153,6 +152,7 @@ fn difference(source: &Heads, target: &Heads) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use ledger::StreamHead;
     use types::{Hash, Micros};
 
     use super::*;

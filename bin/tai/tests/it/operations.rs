@@ -41,7 +41,7 @@ const LOG: &str = "_build/default/rel/tai_autonomics/log/erlang.log.1";
 const START: &str = "_build/default/rel/tai_autonomics/bin/tai_autonomics start";
 
 /// What a row may need.
-const ROOMS: [&str; 6] = ["service", "faults", "own", "folder", "ledger", "pubsub"];
+const ROOMS: [&str; 7] = ["service", "faults", "own", "folder", "ledger", "pubsub", "firestore"];
 
 /// Where the page's table begins and the guide ends.
 const MARK: &str = "<!-- From here on made from docs/operations/commands.toml -->\n";
@@ -334,6 +334,23 @@ fn commands_on_a_subscription() {
     room.type_one("until tai ctl pubsub | grep 'state: active'; do sleep 0.1; done");
     type_rows("pubsub", &room);
     room.stop();
+}
+
+#[test]
+fn commands_towards_firestore() {
+    let Some(emulator) = testkit::firestore::Emulator::start().unwrap() else {
+        skip!("the Firestore emulator is not installed");
+    };
+    for row in rows("firestore") {
+        let mut room = Room::new();
+        room.vars.extend([
+            ("GCP_PROJECT_ID", row.id.clone()),
+            ("FIRESTORE_EMULATOR_HOST", emulator.address().to_string()),
+            ("PUBSUB_ENABLED", "false".to_owned()),
+        ]);
+        room.type_one(START);
+        room.expect(&row);
+    }
 }
 
 fn rows(needs: &str) -> Vec<Row> {
