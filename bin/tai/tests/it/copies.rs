@@ -157,7 +157,6 @@ fn moves_under_its_clients(from: &Home, to: &Home) {
     let receipts = to.receipts();
     assert_among(&receipts, &acknowledged);
     assert_settled(&receipts);
-    println!("{} requests acknowledged before and after", acknowledged.len());
 }
 
 /// A ledger comes back into files, where it can be looked at more closely.
