@@ -14,7 +14,8 @@ use crate::supervise::Worker;
 pub type IdemKey = [u8; 16];
 
 /// What names a ledger and salts its commitments. The secret never leaves stores and engine, except
-/// from store to store with a copy of the ledger.
+/// from store to store with a copy of the ledger. Equality is for telling ledgers apart: it ends at the
+/// first difference, so it must not decide whether a caller knows the secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The ledger.

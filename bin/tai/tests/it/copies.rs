@@ -137,12 +137,12 @@ fn moves_under_its_clients(from: &Home, to: &Home) {
         whereabouts.set([]);
         assert_copied(&from.copy_to(to));
         service = to.start();
+        whereabouts.set([service.address()]);
         // Nobody asks for this tenant: only its timer knows it.
         until("what is due begins", || {
             let query = "/receipts?tenant_id=later&state_to=entitled";
             get(&mut client(service.address()), query).json().unwrap()["receipts"].get(0).cloned()
         });
-        whereabouts.set([service.address()]);
         whereabouts.after_more(20);
         whereabouts.end();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
