@@ -67,9 +67,9 @@ pub(crate) fn load(conn: &Connection, size: u64) -> rusqlite::Result<Fresh> {
     while let Some(row) = found.next()? {
         let pos = rows::unsigned(row, 0)?;
         let traces = row.get_ref(2)?.as_bytes().ok().and_then(Traces::of);
-        // A key that is named again belongs to its first receipt, also to one that is in the table.
         let key = match traces.and_then(|traces| traces.key) {
-            Some(key) if indexed(conn, &key)?.is_some() => None,
+            // A key that is named again belongs to its first receipt, which may be in the table.
+            Some(key) if indexed(conn, &key)?.is_some_and(|first| first != pos) => None,
             key => key,
         };
         behind.extend([id(row, 1)?, key].into_iter().flatten().map(|name| (name, pos)));
