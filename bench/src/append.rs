@@ -360,6 +360,10 @@ impl Store for Recorder {
         self.store.query(query)
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        self.store.lanes(base)
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         self.store.due(now, limit)
     }

@@ -247,6 +247,9 @@ pub trait Store: Send + Sync + 'static {
     /// A page of receipts, newest first.
     fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError>;
 
+    /// The lanes of a stream: chains that were filled beside it while the store was away.
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError>;
+
     /// Up to `limit` streams with something due at `now`, most overdue first.
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError>;
 

@@ -2,12 +2,13 @@
 //!
 //! Owns: how many searches run at once. Refuses to know: how receipts are kept, and what a page is.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use engine::ports::Stored;
+use engine::ports::{Query, ReadError, Store, Stored};
 use http::StatusCode;
 use ledger::public::public_bytes;
-use types::{Reason, ReceiptId};
+use types::{Reason, ReceiptId, StreamName};
 
 use crate::Gateway;
 use crate::answer::{Answer, Facts, Fault, Handled, fault, raw_json};
@@ -44,8 +45,27 @@ pub(crate) async fn search(
     let found = gateway.engine.scan(move |store, intact| {
         // Given back by the work itself: a caller who hangs up does not end it.
         let _turn = turn;
-        page(&filter, |query| store.query(query), intact)
+        let lanes = filter.tenant_chain().map(|chain| store.lanes(chain)).transpose()?;
+        let lanes = lanes.unwrap_or_default();
+        page(&filter, |query| with_lanes(store, query, &lanes), intact)
     });
     let bytes = found.await?;
     Ok(Answer { response: raw_json(StatusCode::OK, bytes), facts: Facts::default() })
+}
+
+/// A query of a chain and of the lanes beside it: the newest of all of them.
+fn with_lanes(
+    store: &dyn Store,
+    query: &Query,
+    lanes: &[StreamName],
+) -> Result<Vec<Stored>, ReadError> {
+    let mut rows = store.query(query)?;
+    for lane in lanes {
+        rows.extend(store.query(&Query { stream: Some(lane.clone()), ..query.clone() })?);
+    }
+    if !lanes.is_empty() {
+        rows.sort_unstable_by_key(|row| Reverse(row.pos));
+        rows.truncate(query.scan_limit);
+    }
+    Ok(rows)
 }

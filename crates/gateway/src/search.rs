@@ -73,6 +73,12 @@ impl Filter {
         Ok(self)
     }
 
+    /// The chain of the one tenant that is asked for: all that is its own is in it and in the lanes
+    /// beside it.
+    pub(crate) fn tenant_chain(&self) -> Option<&StreamName> {
+        self.stream.as_ref().filter(|stream| !stream.is_system() && !stream.is_lane())
+    }
+
     fn take(&mut self, name: &str, value: &str) -> Result<(), Fault> {
         let bad = |what: &str| fault(Reason::InvalidField, format!("{name} {what}"));
         let integer = || {

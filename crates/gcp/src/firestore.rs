@@ -271,6 +271,33 @@ impl Store for FirestoreStore {
         Ok(found)
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        let (mut after, before) = base.lanes_between();
+        let mut lanes = Vec::new();
+        // One look for each, at its first receipt, however many receipts they hold.
+        loop {
+            let search = Search {
+                collection: rows::RECEIPTS,
+                by: Some("stream"),
+                descending: false,
+                filters: vec![
+                    condition("stream", "GREATER_THAN", &wire::Value::text(&after)),
+                    condition("stream", "LESS_THAN", &wire::Value::text(&before)),
+                ],
+                read_time: None,
+            };
+            let found = lanes.len();
+            search.each(&self.client, 1, |document| {
+                lanes.push(rows::stored(document)?.stream);
+                Ok(true)
+            })?;
+            match lanes.last() {
+                Some(last) if lanes.len() > found => after = last.to_string(),
+                _ => return Ok(lanes),
+            }
+        }
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         let search = Search {
             collection: rows::DUE,

@@ -237,6 +237,10 @@ impl Store for PgStore {
         self.readers.read(&async |session| rows::query(session, query).await)
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        self.readers.read(&async |session| rows::lanes(session, base).await)
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         self.readers.read(&async |session| rows::due(session, now, limit).await)
     }

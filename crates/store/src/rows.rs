@@ -28,6 +28,8 @@ const DUE: &str = "
 SELECT s.name FROM due d CROSS JOIN streams s ON s.no = d.stream
 WHERE d.at <= ?1 ORDER BY d.at, d.stream LIMIT ?2";
 
+const LANES: &str = "SELECT name FROM streams WHERE name > ?1 AND name < ?2 ORDER BY name";
+
 const SNAPSHOT: &str = "
 SELECT n.seq, n.hash, n.at, n.state FROM snapshots n
 WHERE n.stream = (SELECT no FROM streams WHERE name = ?1)";
@@ -249,6 +251,12 @@ pub(crate) fn query_stream(
         end = start;
     }
     Ok(found)
+}
+
+/// [`engine::ports::Store::lanes`].
+pub(crate) fn lanes(conn: &Connection, base: &StreamName) -> rusqlite::Result<Vec<StreamName>> {
+    let (after, before) = base.lanes_between();
+    all(conn.prepare_cached(LANES)?, [after, before], |row| stream_name(row, 0))
 }
 
 /// [`engine::ports::Store::due`].

@@ -421,6 +421,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        self.read_with(|conn| rows::lanes(conn, base))
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         self.read_with(|conn| rows::due(conn, now, limit))
     }

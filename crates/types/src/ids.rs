@@ -171,6 +171,13 @@ impl StreamName {
         self.0.starts_with('_')
     }
 
+    /// The names between which, both left out, those of all lanes of this chain lie, byte by byte.
+    #[must_use]
+    pub fn lanes_between(&self) -> (String, String) {
+        let (base, mark) = (split_lane(&self.0).0, LANE_MARK as u8);
+        (format!("{base}{LANE_MARK}"), format!("{base}{}", char::from(mark + 1)))
+    }
+
     /// The tenant whose chain this is; `None` for a system stream.
     #[must_use]
     pub fn as_tenant(&self) -> Option<TenantId> {
@@ -310,6 +317,11 @@ mod tests {
         let ops = StreamName::system(limits::STREAM_OPS).lane(lane);
         assert!(ops.is_system() && ops.as_tenant().is_none());
         assert!(TenantId::new(beside.as_str()).is_err());
+        let (after, before) = acme.lanes_between();
+        assert!(*after < *beside.as_str() && *beside.as_str() < *before);
+        for other in ["acme", "acme-2", "acmez", "acme2~9f9f9f9f9f9f9f9f"] {
+            assert!(!(*after < *other && *other < *before), "{other}");
+        }
         for bad in ["acme~", "~9f9f9f9f9f9f9f9f", "acme~9F9F9F9F9F9F9F9F", "acme~9f9f", "a~b~c"] {
             assert!(StreamName::parse(bad).is_err(), "{bad}");
         }

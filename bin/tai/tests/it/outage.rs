@@ -295,6 +295,11 @@ fn without_a_disk_prices_wait_in_memory_and_signals_nowhere() {
     ground.cluster.restart().unwrap();
     until_stage(address, "up");
     assert_eq!(caller.get(&format!("/receipts/{}", receipt_id(&priced))).status, 200);
+    // In the tenant's history it stands in its place, before what came after it.
+    let later = receipt_id(&caller.quote(&tenant(0)));
+    let history = caller.receipts(&format!("tenant_id={}&limit=2", tenant(0)));
+    let ids: Vec<_> = history.iter().map(|receipt| receipt["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [later, receipt_id(&priced)]);
     stop(tai);
     assert_kept(&ground.verified(), &Prices::from([price(&priced)]));
 }

@@ -276,6 +276,10 @@ impl Store for FaultStore {
         self.inner.query(query)
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        self.inner.lanes(base)
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         self.inner.due(now, limit)
     }

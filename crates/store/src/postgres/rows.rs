@@ -51,6 +51,8 @@ const DUE: &str = "
 SELECT s.name FROM due d JOIN streams s ON s.no = d.stream
 WHERE d.at <= $1 ORDER BY d.at, d.stream LIMIT $2";
 
+const LANES: &str = "SELECT name FROM streams WHERE name > $1 AND name < $2 ORDER BY name";
+
 const SNAPSHOT: &str = "
 SELECT n.seq, n.hash, n.at, n.state FROM snapshots n
 WHERE n.stream = (SELECT no FROM streams WHERE name = $1)";
@@ -161,6 +163,16 @@ pub(super) async fn query(session: &mut Session, query: &Query) -> Result<Vec<St
     };
     let rows = session.rows(NEWEST_OF_STREAM, &[&stream.as_str(), &before_pos, &rows_max]).await?;
     rows.iter().map(|row| stored(row, stream.clone())).collect()
+}
+
+/// [`engine::ports::Store::lanes`].
+pub(super) async fn lanes(
+    session: &mut Session,
+    base: &StreamName,
+) -> Result<Vec<StreamName>, Failure> {
+    let (after, before) = base.lanes_between();
+    let rows = session.rows(LANES, &[&after, &before]).await?;
+    rows.iter().map(|row| stream_name(row, 0)).collect()
 }
 
 /// [`engine::ports::Store::due`].

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use engine::ports::{AppendError, Query, Store};
 use ledger::Verifier;
-use types::{Micros, ReceiptId};
+use types::{LaneId, Micros, ReceiptId};
 
 use super::StopOnDrop;
 use super::author::{Author, attempt, everything, is_conflict, key, keyed, note, result, stream};
@@ -14,11 +14,12 @@ type Check = fn(&dyn Store);
 
 /// Runs every check on a store of its own.
 pub fn suite(make: &dyn Fn() -> Box<dyn Store>) {
-    let checks: [Check; 13] = [
+    let checks: [Check; 14] = [
         starts_empty,
         reads_back,
         finds_keys,
         pages,
+        lists_lanes,
         lists_due,
         lists_unsettled,
         keeps_snapshots,
@@ -30,6 +31,21 @@ pub fn suite(make: &dyn Fn() -> Box<dyn Store>) {
         one_chain,
     ];
     checks.iter().for_each(|check| check(&*make()));
+}
+
+fn lists_lanes(store: &dyn Store) {
+    let (a, b, ab) = (stream("a"), stream("b"), stream("ab"));
+    let [first, second] = [1, 2].map(|nth| LaneId([nth; 8]));
+    let mut author = Author::of(store);
+    assert!(store.lanes(&a).unwrap().is_empty());
+    for name in [&a, &b, &a.lane(second), &a.lane(first), &ab.lane(first), &a.lane(second)] {
+        author.append(store, &[(name, note())]);
+    }
+    assert_eq!(store.lanes(&a).unwrap(), [a.lane(first), a.lane(second)]);
+    assert!(store.lanes(&b).unwrap().is_empty());
+    // A lane is no part of the chain beside it.
+    assert_eq!(store.read(&a, 0, 9).unwrap().len(), 1);
+    assert_eq!(store.read(&a.lane(second), 0, 9).unwrap().len(), 2);
 }
 
 fn starts_empty(store: &dyn Store) {
