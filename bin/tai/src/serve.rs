@@ -38,8 +38,8 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 /// What a start that is given up has to end in: nobody waits for it but the operator.
 const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
 
-/// Threads for reads that may block: twice the store's readers. More would only wait, each with a
-/// heap of its own.
+/// Threads for what may block: reads of the store, of which the engine makes six at once, and what
+/// stands in for it. More would only wait, each with a heap of its own.
 const BLOCKING_THREADS: usize = 8;
 
 /// Runs the service until it is asked to stop; `detached` from the terminal that it was started

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::time;
 use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
@@ -35,6 +35,10 @@ const TURNS_MAX: usize = 32;
 
 /// Subsystems without which no command is ever answered.
 const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
+
+/// Reads of the store at once, for which the runtime must have more threads than that: a store that
+/// hangs must not hold up what stands in for it.
+const READS_MAX: usize = 6;
 
 /// The subsystem that watches a shared store.
 const OUTAGE_SUP: &str = "outage_sup";
@@ -117,6 +121,7 @@ pub(crate) struct Inner {
     pub(crate) common: Common,
     pub(crate) registry: Registry,
     outage: Outage,
+    reads: Arc<Semaphore>,
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
@@ -148,6 +153,7 @@ impl Engine {
             common,
             registry,
             outage: Outage::new(standby),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
             edge: Edge::default(),
             supervisor: Supervisor::new(metrics),
             draining: AtomicBool::new(false),
@@ -320,9 +326,17 @@ impl Engine {
         read: impl FnOnce(&dyn Store) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Refused> {
         self.check_reads()?;
+        let turn = tokio::select! {
+            turn = Arc::clone(&self.0.reads).acquire_owned() => turn,
+            () = self.store_gone() => return Err(outage::away()),
+        };
         let Pipeline { store, progress, .. } = &self.0.ledger;
         let (store, progress) = (Arc::clone(store), Arc::clone(progress));
-        let read = move || progress.after_read(read(&*store));
+        let read = move || {
+            // Given back by the read itself: a caller who hangs up does not end it.
+            let _turn = turn;
+            progress.after_read(read(&*store))
+        };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {

@@ -148,7 +148,7 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
     }
 }
 
-fn away() -> Refused {
+pub(crate) fn away() -> Refused {
     let mut refused = Refused::new(Reason::FirestoreError, "the receipt store is away");
     refused.retry_after_s = Some(RETRY_AFTER_S);
     refused

@@ -30,7 +30,8 @@ async fn everyone_inside_is_answered_and_nobody_is_let_in() {
         let engine = running.engine.clone();
         cold.spawn(async move { engine.act(request(tenant(n), QUOTE)).await });
     }
-    eventually("reads wait", || world.store.reads_gate.waiting() == 150).await;
+    // As many as are made at once; the others wait for their turn.
+    eventually("reads wait", || world.store.reads_gate.waiting() == 6).await;
     let mut loaded: Vec<_> =
         (0..50).map(|n| Box::pin(running.engine.act(request(tenant(n), QUOTE)))).collect();
     assert!(loaded.iter_mut().all(waits));
