@@ -6,6 +6,8 @@
 
 pub mod clockshift;
 pub mod crashfs;
+pub mod dice;
+pub mod disktrace;
 pub mod firestore;
 mod gcloud;
 pub mod http;
