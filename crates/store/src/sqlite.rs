@@ -156,11 +156,12 @@ impl SqliteStore {
         let head = check_table(&conn, identity)?;
         // The head file of a ledger without receipts says nothing; another one may stand there
         // when a creation was cut short.
-        let recorded = recorded.filter(|record| record.size > 0);
-        if let Some(recorded) = &recorded {
-            check_head(&conn, &head, recorded)?;
+        if let Some(recorded) = recorded.filter(|record| record.size > 0) {
+            check_head(&conn, &head, &recorded)?;
         }
-        let head_rewritten = recorded.is_none() && head.size > 0;
+        // Its own says nothing wrong: the process may have died before it counted a receipt.
+        let own = recorded.is_some_and(|record| record.size > 0 || record.ledger == head.ledger);
+        let head_rewritten = !own && head.size > 0;
         if head_rewritten {
             tracing::warn!(event = "head_rewritten", "no intact head file: written from the table");
         }

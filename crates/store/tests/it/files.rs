@@ -194,6 +194,22 @@ fn a_lost_head_file_is_reported_and_written_again() {
     assert!(!open(dir.path()).opened().head_rewritten);
 }
 
+/// Killed, or without power, before the head file counts the first receipt.
+#[test]
+fn a_head_file_of_the_ledger_before_its_first_receipt_is_not_lost() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [path, foreign] = [&dir, &other].map(|dir| {
+        drop(open(dir.path()));
+        dir.path().join("ledger.head")
+    });
+    let blank = std::fs::read(&path).unwrap();
+    closed(dir.path(), 3);
+    std::fs::write(&path, blank).unwrap();
+    assert!(!open(dir.path()).opened().head_rewritten);
+    std::fs::copy(foreign, &path).unwrap();
+    assert!(open(dir.path()).opened().head_rewritten, "that of another ledger says nothing");
+}
+
 #[test]
 fn an_older_head_record_is_a_valid_prefix() {
     let dir = tempfile::tempdir().unwrap();
