@@ -61,6 +61,26 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Bytes that are rewritten at a time.
+const REWRITE_BYTES: usize = 1 << 20;
+
+/// Makes durable what can be read in a file, whoever wrote it. A process that was killed may have
+/// written and not synced; one whose sync failed leaves pages that pass for synced and are not, so
+/// that a sync alone would do nothing for them.
+pub(crate) fn rewrite(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let (mut part, mut at) = (vec![0; REWRITE_BYTES], 0);
+    loop {
+        match file.read_at(&mut part, at)? {
+            0 => return file.sync_all(),
+            read => {
+                file.write_all_at(&part[..read], at)?;
+                at += read as u64;
+            }
+        }
+    }
+}
+
 /// Bytes of a file; 0 when it is not there.
 pub(crate) fn bytes_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |meta| meta.len())

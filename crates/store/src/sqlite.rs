@@ -135,6 +135,9 @@ impl SqliteStore {
         let recorded = files::read_head(dir)?;
         check_files(dir, recorded)?;
         let wal_recovered = files::bytes_of(&dir.join(files::WAL)) > 0;
+        if wal_recovered {
+            files::rewrite(&dir.join(files::WAL)).map_err(OpenError::io("sync the log"))?;
+        }
         let path = dir.join(files::DATABASE);
         drop(files::create_file(&path)?);
         // Before there is a log: one without a database is refused.
