@@ -55,17 +55,23 @@ fn nothing_acknowledged_is_lost_or_doubled_at_any_crash() {
     let points = number(CRASH_POINTS).unwrap_or(POINTS);
     let first = number(SEED).unwrap_or(1);
     let (next, left) = (AtomicU64::new(first), AtomicU64::new(points));
-    let work = || {
-        while left.load(Ordering::SeqCst) > 0 {
-            let seed = next.fetch_add(1, Ordering::SeqCst);
-            let campaign = Campaign { seed, test: NAME, mutation: None, left: &left };
-            if let Err(failure) = campaign.run(points > POINTS) {
-                // The other thread has nothing to add.
-                left.store(0, Ordering::SeqCst);
-                panic!("{failure}");
-            }
+    let one_seed = || {
+        let seed = next.fetch_add(1, Ordering::SeqCst);
+        let campaign = Campaign { seed, test: NAME, mutation: None, left: &left };
+        if let Err(failure) = campaign.run(points > POINTS) {
+            // The other thread has nothing to add.
+            left.store(0, Ordering::SeqCst);
+            panic!("{failure}");
         }
     };
+    let work = || {
+        while left.load(Ordering::SeqCst) > 0 {
+            one_seed();
+        }
+    };
+    if env::var_os(LOGS).is_some() {
+        return one_seed();
+    }
     std::thread::scope(|scope| {
         let threads = [scope.spawn(work), scope.spawn(work)];
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -235,7 +241,8 @@ impl Campaign<'_> {
             course = match self.life(life, &steps, course, every) {
                 Ok(next) => next,
                 Err((step, survival, fault)) => {
-                    let (seed, logs) = (self.seed, logs.keep());
+                    let logs = env::var_os(LOGS).map_or_else(|| logs.keep(), PathBuf::from);
+                    let seed = self.seed;
                     return Err(Failure { seed, life, step, survival, fault, logs });
                 }
             }
@@ -270,7 +277,12 @@ impl Campaign<'_> {
         let stride = if every { 1 } else { (steps.len() / POINTS_OF_LIFE).max(1) };
         let offset = usize::try_from(dice.below(stride as u64)).unwrap();
         let quarter = steps.len() as u64 / 4;
-        let end = usize::try_from(quarter + dice.below(3 * quarter)).unwrap();
+        let mut end = usize::try_from(quarter + dice.below(3 * quarter)).unwrap();
+        if dice.percent(50) {
+            // Everything is written and nothing of it durable.
+            let is_sync = |step: &Step| matches!(step, Step::Synced { .. });
+            end += steps[end + 1..].iter().position(is_sync).unwrap_or_default();
+        }
         // The process is what dies most often.
         let ends = if dice.percent(40) { Survival::Everything } else { *dice.pick(&Survival::ALL) };
         let mut next = course.clone();
