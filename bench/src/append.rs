@@ -217,6 +217,8 @@ pub(crate) fn start(
         pool_queue: 1_000,
         action_timeout: Duration::from_secs(60),
         check_interval: Duration::from_secs(1),
+        fresh: Duration::from_secs(2),
+        probe_interval: Duration::from_millis(10),
         state_age_max: Duration::from_secs(300),
         spool_use: SpoolUse::Auto,
         spool_max: 100_000,

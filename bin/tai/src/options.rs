@@ -12,6 +12,12 @@ use ledger::seal::sha256;
 use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
 use telemetry::metrics::Metrics;
 
+/// How soon what another instance wrote is seen by who is answered without a receipt.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How often a store that is away is asked whether it is back.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(crate) fn store_options(settings: &Settings) -> store::Options {
     let synchronous = match settings.sqlite_synchronous {
         Synchronous::Full => store::Synchronous::Full,
@@ -41,6 +47,8 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
         pool_queue: settings.action_queue_size,
         action_timeout: Duration::from_millis(settings.action_timeout_ms),
         check_interval: Duration::from_millis(settings.governor_state_check_interval_ms),
+        fresh: FRESH,
+        probe_interval: PROBE_INTERVAL,
         state_age_max: Duration::from_secs(settings.max_state_age_s),
         spool_use: match settings.receipt_spool {
             settings::SpoolUse::Auto => engine::SpoolUse::Auto,

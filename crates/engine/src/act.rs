@@ -58,8 +58,14 @@ pub struct Options {
     pub action_timeout: Duration,
     /// How often due timers and unsettled attempts are looked for.
     pub check_interval: Duration,
+    /// How long what was read of a shared store is taken for what holds, where an answer leaves no
+    /// receipt behind whose fence would tell.
+    pub fresh: Duration,
     /// The greatest age of what is known of a tenant and is decided on while a shared store is away.
     pub state_age_max: Duration,
+    /// How often a shared store that is away is asked whether it is back, and one on its way back
+    /// whether it still answers.
+    pub probe_interval: Duration,
     /// What stands in for a shared store that is away.
     pub spool_use: SpoolUse,
     /// Receipts that may wait for it.

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
@@ -39,10 +39,6 @@ const UNIT_MAX: usize = 16;
 
 /// Commands whose keys are looked up at once.
 const TURN_MAX: usize = 64;
-
-/// How long what was read of a shared store is taken for what holds, where an answer leaves no
-/// receipt behind whose fence would tell.
-const FRESH: Duration = Duration::from_secs(2);
 
 /// Receipts between two snapshots of a stream: bounds what a cold load has to fold.
 const SNAPSHOT_EVERY: u64 = 128;
@@ -455,7 +451,7 @@ impl<'a> Decider<'a> {
 fn is_stale(shared: &Shared, live: &Version) -> bool {
     shared.store.is_shared()
         && live.last_group <= shared.progress.committed()
-        && live.read_at.elapsed() > FRESH
+        && live.read_at.elapsed() > shared.options.load().fresh
 }
 
 /// True when what is known of a tenant dates from too long before the outage. What the service says

@@ -26,10 +26,6 @@ use crate::ports::Standby;
 use crate::spool::{Spool, Spools};
 use crate::supervise::Stop;
 
-/// How often a store that is away is asked whether it is back, and one on its way back whether it
-/// still answers.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
 /// How often it is looked whether an append is stuck, and what the operator wants.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -313,7 +309,7 @@ async fn carry_left(engine: &Engine) {
             error,
             "what was kept here is not in the store yet"
         );
-        sleep(PROBE_INTERVAL).await;
+        sleep(engine.options().probe_interval).await;
     }
 }
 
@@ -338,7 +334,7 @@ async fn leave(engine: &Engine) {
 }
 
 async fn comes_back(engine: &Engine) -> Stage {
-    sleep(PROBE_INTERVAL).await;
+    sleep(engine.options().probe_interval).await;
     if wants_spool(engine) || !answers(engine).await { Stage::Away } else { Stage::Reads }
 }
 
@@ -382,7 +378,7 @@ async fn holds(engine: &Engine) -> bool {
         if left.is_zero() {
             return true;
         }
-        sleep(left.min(PROBE_INTERVAL)).await;
+        sleep(left.min(engine.options().probe_interval)).await;
     }
 }
 

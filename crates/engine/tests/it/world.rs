@@ -99,6 +99,8 @@ impl World {
                 pool_queue: 1_000,
                 action_timeout: Duration::from_secs(30),
                 check_interval: Duration::from_millis(10),
+                fresh: Duration::from_secs(2),
+                probe_interval: Duration::from_millis(10),
                 state_age_max: Duration::from_secs(300),
                 spool_use: SpoolUse::Auto,
                 spool_max: 100_000,

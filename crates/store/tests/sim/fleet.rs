@@ -157,6 +157,9 @@ impl Fleet {
                 drop(std::mem::replace(&mut self.members[which], new).instance.kill());
             }
         }
+        if !self.members.iter().all(|member| member.instance.recover()) {
+            return Err(Fault::Differs("a store that works is never taken for one".into()));
+        }
         for nth in 0..ASKS {
             let ask = Ask { gives_up: false, ..self.workload.ask(nth) };
             if ask.key.is_some() {

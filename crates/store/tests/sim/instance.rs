@@ -11,7 +11,7 @@ use engine::actions::{
     ActionError, ActionFuture, ActionSpec, Actuator, Call, EffectClass, Registry,
 };
 use engine::ports::Store;
-use engine::{Engine, Options, Parts};
+use engine::{Engine, Options, Parts, SpoolUse, Stage, Writes};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use governors::{Rules, StreamState};
@@ -112,6 +112,8 @@ impl<S: Store> Instance<S> {
                 .with(Hand { name: "wipe", idempotent: false }),
             metrics: Arc::new(Metrics::new().unwrap()),
             store_workers: Vec::new(),
+            standby: None,
+            does_due: true,
         };
         let options = Options {
             queue_max: 1_024,
@@ -120,7 +122,15 @@ impl<S: Store> Instance<S> {
             pool_queue: 1_000,
             action_timeout: Duration::from_secs(30),
             check_interval,
-            state_age_max: Duration::from_millis(1),
+            fresh: Duration::from_millis(1),
+            state_age_max: Duration::ZERO,
+            probe_interval: Duration::from_millis(1),
+            spool_use: SpoolUse::Off,
+            spool_max: 0,
+            stage_time: Duration::ZERO,
+            spare_batch: 100,
+            spare_wait: Duration::ZERO,
+            writes: Writes::Auto,
             verify_reads: true,
         };
         let engine = runtime.block_on(async { Engine::start(parts, options) });
@@ -173,9 +183,18 @@ impl<S: Store> Instance<S> {
 
     /// Lets the instance work until `done` holds; false when it never does.
     pub(crate) fn wait(&self, done: impl Fn(&S) -> bool) -> bool {
+        self.wait_until(|| done(&self.store))
+    }
+
+    /// Lets the instance work until it takes its store for one that works; false when it never does.
+    pub(crate) fn recover(&self) -> bool {
+        self.wait_until(|| self.engine.stage() == Stage::Up)
+    }
+
+    fn wait_until(&self, done: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + PATIENCE;
         self.runtime.block_on(async {
-            while !done(&self.store) {
+            while !done() {
                 if Instant::now() > deadline {
                     return false;
                 }

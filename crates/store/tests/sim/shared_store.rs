@@ -356,6 +356,14 @@ impl Store for Writer {
         Ok(wanted.take(query.scan_limit).cloned().collect())
     }
 
+    fn lanes(&self, base: &StreamName) -> Result<Vec<StreamName>, ReadError> {
+        let inner = self.reading()?;
+        let lane = |name: &&StreamName| name.is_lane() && name.base() == *base;
+        let mut lanes: Vec<_> = inner.streams.keys().filter(lane).cloned().collect();
+        lanes.sort();
+        Ok(lanes)
+    }
+
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
         let inner = self.reading()?;
         let mut due: Vec<_> = inner.due.iter().filter(|(_, at)| **at <= now).collect();
