@@ -163,45 +163,7 @@ impl Writer<'_> {
         };
         match outcome {
             Ok(()) => succeed(shared, group, self.stop),
-            Err(AppendError::Conflict { .. }) => {
-                tracing::warn!(
-                    event = "append_conflict",
-                    "another writer was faster, deciding again"
-                );
-                shared.progress.start_blank();
-                group.give_up(|| Reply::Again);
-            }
-            Err(AppendError::Unavailable(error) | AppendError::Quota(error)) => {
-                tracing::error!(
-                    event = "append_failed",
-                    error,
-                    "the receipt store refused a commit"
-                );
-                shared.progress.roll_back();
-                group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
-            }
-            Err(AppendError::Unknown(error)) => {
-                tracing::error!(
-                    event = "append_unknown",
-                    error,
-                    "the receipt store went away during a commit"
-                );
-                // The store settles the outcome before it takes the next batch, whose fences then
-                // tell whether what is decided meanwhile stands on too little.
-                shared.progress.roll_back();
-                group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
-            }
-            Err(AppendError::Fatal(error)) => {
-                tracing::error!(
-                    event = "store_failed",
-                    error,
-                    "the receipt store can no longer be trusted"
-                );
-                shared.progress.start_blank();
-                group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
-                // Last: whoever is told must find everyone answered.
-                shared.progress.fail();
-            }
+            Err(error) => fail(shared, group, error),
         }
     }
 
@@ -270,6 +232,45 @@ fn succeed(shared: &Shared, mut group: Group, stop: &Stop) {
         select! {
             send(durable, group) -> _ => {}
             recv(stopped) -> _ => {}
+        }
+    }
+}
+
+/// Tells everyone what became of a group that is not durable, and the decider what it can still rely
+/// on.
+fn fail(shared: &Shared, group: Group, error: AppendError) {
+    match error {
+        AppendError::Conflict { .. } => {
+            tracing::warn!(event = "append_conflict", "another writer was faster, deciding again");
+            shared.progress.start_blank();
+            group.give_up(|| Reply::Again);
+        }
+        AppendError::Unavailable(error) | AppendError::Quota(error) => {
+            tracing::error!(event = "append_failed", error, "the receipt store refused a commit");
+            shared.progress.roll_back();
+            group.give_up(|| refusal(Reason::FirestoreError, "nothing was recorded"));
+        }
+        AppendError::Unknown(error) => {
+            tracing::error!(
+                event = "append_unknown",
+                error,
+                "the receipt store went away during a commit"
+            );
+            // The store settles the outcome before it takes the next batch, whose fences then
+            // tell whether what is decided meanwhile stands on too little.
+            shared.progress.roll_back();
+            group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
+        }
+        AppendError::Fatal(error) => {
+            tracing::error!(
+                event = "store_failed",
+                error,
+                "the receipt store can no longer be trusted"
+            );
+            shared.progress.start_blank();
+            group.give_up(|| refusal(Reason::Timeout, "the outcome is unknown"));
+            // Last: whoever is told must find everyone answered.
+            shared.progress.fail();
         }
     }
 }
