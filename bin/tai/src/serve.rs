@@ -40,7 +40,7 @@ const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
 
 /// Threads for what may block: reads of the store, of which the engine makes six at once, and what
 /// stands in for it. More would only wait, each with a heap of its own.
-const BLOCKING_THREADS: usize = 8;
+const BLOCKING_THREADS: usize = 10;
 
 /// Runs the service until it is asked to stop; `detached` from the terminal that it was started
 /// from, so that the end of that session is not its end.

@@ -4,8 +4,9 @@
 //! Owns: the names in that directory. Refuses to know: when any of it is used.
 //!
 //! ```text
-//! <SPOOL_DIR>/<lane>/       a spool: a ledger of lanes, named after them
-//! <SPOOL_DIR>/signals.db    signals that wait
+//! <SPOOL_DIR>/<lane>/                a spool: a ledger of lanes, named after them
+//! <SPOOL_DIR>/<lane>.set-aside/      one of which a receipt cannot be carried over
+//! <SPOOL_DIR>/signals-<ledger>.db    signals that wait
 //! ```
 //!
 //! What if the process dies here? A directory that is not a whole ledger yet opens as an empty one,
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use engine::ports::{Identity, Inbox, OpenSpool, ReadError, Standby, Store};
 use engine::supervise::Worker;
+use ledger::LedgerId;
 use store::{SqliteInbox, SqliteStore};
 use types::LaneId;
 
@@ -24,6 +26,9 @@ use crate::stores::{Ledger, maintenance};
 
 /// What a spool that is being removed is called, behind its lane.
 const REMOVED: &str = ".carried-over";
+
+/// What a spool is called that is kept for people to look at, behind its lane.
+const SET_ASIDE: &str = ".set-aside";
 
 /// Spools and signals in a directory, or in memory.
 pub(crate) struct Spools {
@@ -37,10 +42,15 @@ struct Dir {
 }
 
 impl Spools {
-    /// Opens the directory, where there is one. `ledger` is what receipts are carried over to.
-    pub(crate) fn open(dir: Option<&Path>, ledger: Ledger) -> Result<Spools, store::OpenError> {
+    /// Opens the directory, where there is one. `ledger` is what receipts are carried over to, and
+    /// `id` which one that is.
+    pub(crate) fn open(
+        dir: Option<&Path>,
+        ledger: Ledger,
+        id: LedgerId,
+    ) -> Result<Spools, store::OpenError> {
         let open = |path: &Path| {
-            let inbox = Arc::new(SqliteInbox::open(path)?);
+            let inbox = Arc::new(SqliteInbox::open(path, id)?);
             Ok(Dir { path: path.to_owned(), inbox })
         };
         Ok(Spools { dir: dir.map(open).transpose()?, ledger })
@@ -75,19 +85,35 @@ impl Standby for Spools {
         }
     }
 
-    fn left(&self, identity: &Identity) -> Result<Vec<OpenSpool>, ReadError> {
-        let Some(dir) = &self.dir else { return Ok(Vec::new()) };
-        let mut left = Vec::new();
+    fn left(&self, identity: &Identity) -> Result<(Vec<OpenSpool>, u64), ReadError> {
+        let Some(dir) = &self.dir else { return Ok((Vec::new(), 0)) };
+        let (mut left, mut held_back) = (Vec::new(), 0);
         for entry in std::fs::read_dir(&dir.path).map_err(|e| unreadable(&e))? {
             let path = entry.map_err(|e| unreadable(&e))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name.ends_with(REMOVED) {
                 std::fs::remove_dir_all(&path).map_err(|e| unreadable(&e))?;
+            } else if name.ends_with(SET_ASIDE) {
+                held_back += 1;
             } else if let Some(lane) = LaneId::parse(name) {
-                left.push(spool(&path, lane, identity)?);
+                match spool(&path, lane, identity) {
+                    Ok(open) => left.push(open),
+                    // The others are carried over all the same.
+                    Err(error) => {
+                        held_back += 1;
+                        tracing::error!(event = "spool_left", %error, %lane, "a spool cannot be opened");
+                    }
+                }
             }
         }
-        Ok(left)
+        Ok((left, held_back))
+    }
+
+    fn set_aside(&self, lane: LaneId) -> Result<(), ReadError> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let path = dir.path.join(lane.to_string());
+        let aside = dir.path.join(format!("{lane}{SET_ASIDE}"));
+        std::fs::rename(path, aside).map_err(|error| unreadable(&error))
     }
 
     fn discard(&self, lane: LaneId) -> Result<(), ReadError> {

@@ -55,8 +55,13 @@ impl Ledger {
     }
 }
 
-fn standby(settings: &Settings, ledger: Ledger) -> anyhow::Result<Option<Arc<dyn Standby>>> {
-    let spools = Spools::open(settings.spool_dir.as_deref(), ledger).context("SPOOL_DIR")?;
+fn standby(
+    settings: &Settings,
+    ledger: Ledger,
+    store: &dyn Store,
+) -> anyhow::Result<Option<Arc<dyn Standby>>> {
+    let (dir, id) = (settings.spool_dir.as_deref(), store.identity().ledger);
+    let spools = Spools::open(dir, ledger, id).context("SPOOL_DIR")?;
     Ok(Some(Arc::new(spools)))
 }
 
@@ -81,7 +86,7 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
         Backend::Postgres => {
             let options = database(settings)?;
             let store = Arc::new(PgStore::connect(&options).context("DATABASE_URL")?);
-            let standby = standby(settings, Ledger::Postgres(options))?;
+            let standby = standby(settings, Ledger::Postgres(options), &*store)?;
             let maintained = Arc::clone(&store);
             let worker = maintenance(move || maintained.maintain());
             Ok(Served { store, notes: Vec::new(), workers: vec![worker], standby })
@@ -89,7 +94,7 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
         Backend::Firestore => {
             let options = firestore(settings)?;
             let store = Arc::new(FirestoreStore::open(&options).context("GCP_PROJECT_ID")?);
-            let standby = standby(settings, Ledger::Firestore(options))?;
+            let standby = standby(settings, Ledger::Firestore(options), &*store)?;
             let (maintained, closed) = (Arc::clone(&store), Arc::clone(&store));
             // Closed by the thread that may block; the next life of it renews the lease.
             let worker = Worker::thread("store_maintenance", move |stop: Stop| {

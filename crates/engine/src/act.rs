@@ -246,19 +246,19 @@ impl Engine {
         request: Request<'_>,
         permit: Option<Permit>,
     ) -> Result<Option<Decided>, Refused> {
-        let spool = match self.route(&request.stream, &request.command)? {
-            Route::Spool(spool) => return self.act_in_spool(&spool, request).await,
-            Route::Ledger => self.outage().spools.current(),
-        };
+        if let Route::Spool(spool) = self.route(&request.stream, &request.command)? {
+            return self.act_in_spool(&spool, request).await;
+        }
         let identity = self.store().identity();
         let keyed = request.key.map(|key| Keyed::new(&identity, &request.stream, &key));
         // A key that was used while the store was away, and is not known there yet.
-        if let (Some(_), Some(keyed)) = (spool, &keyed)
-            && let Some(spool) = self.spool_of(keyed).await
+        if let Some(keyed) = &keyed
+            && let Some(spool) = self.spool_of(keyed).await?
         {
             return self.act_in_spool(&spool, request).await;
         }
         let again = self.store().is_shared().then(|| request.clone());
+        let seen = self.outage().verdicts();
         let decided = tokio::select! {
             biased;
             decided = self.decide_on(&self.0.ledger, request, keyed, permit) => decided,
@@ -271,7 +271,7 @@ impl Engine {
             Err(refused) if refused.reason == Reason::FirestoreError => {
                 // Nothing was written: a store that is away is stood in for.
                 let Some(request) = again else { return Err(refused) };
-                match self.reroute(&request.stream, &request.command).await {
+                match self.reroute(&request.stream, &request.command, seen).await {
                     Some(spool) => self.act_in_spool(&spool, request).await,
                     None => Err(refused),
                 }
@@ -341,7 +341,7 @@ impl Engine {
         let read = move || {
             // Given back by the read itself: a caller who hangs up does not end it.
             let _turn = turn;
-            progress.after_read(read(&*store))
+            progress.read(|| read(&*store))
         };
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(value)) => Ok(value),
@@ -355,7 +355,7 @@ impl Engine {
 
     /// A receipt by id. Its hashes are checked on the way unless reads are set to trust them.
     pub async fn find(&self, id: ReceiptId) -> Result<Option<Stored>, Refused> {
-        let found = match self.find_spooled(id).await {
+        let found = match self.find_spooled(id).await? {
             Some(found) => Some(found),
             None => self.blocking(move |store| store.find(id)).await?,
         };
@@ -405,12 +405,10 @@ impl Engine {
     /// # Errors
     /// The reasons of a store that does not answer.
     pub async fn state(&self, stream: &StreamName) -> Result<StreamState, Refused> {
-        if self.is_spooling() && stream.as_str() == limits::STREAM_SETTINGS {
-            let spool = self.outage().spools.current();
-            let lane = spool.map(|spool| stream.lane(spool.lane));
-            if let Some(lane) = lane {
-                return Ok(self.load_lane(&lane).await?.live.now.state);
-            }
+        // What was changed while the store was away holds until it is in the chain itself.
+        let spool = self.outage().spools.current();
+        if let Some(spool) = spool.filter(|_| stream.as_str() == limits::STREAM_SETTINGS) {
+            return Ok(self.load_lane(&stream.lane(spool.lane)).await?.live.now.state);
         }
         let loaded = self.load(stream).await?;
         self.outage().spools.remember(stream, &loaded.live.now);
@@ -549,8 +547,6 @@ impl Engine {
         self.refuse_work();
         let supervisor = self.supervisor();
         let now = time::Instant::now();
-        // The way back ends here: the next start goes it again.
-        supervisor.stop(OUTAGE_SUP).await;
         // An action that does not end must not cost the record of the stop.
         let (settled_by, ended_by) = (now + deadline * 3 / 4, now + deadline);
         if time::timeout_at(settled_by, self.0.door.write()).await.is_err() {
@@ -564,7 +560,12 @@ impl Engine {
             reconcile::flush_edge(self).await;
             self.note("stop", "graceful shutdown".to_owned()).await
         };
-        match time::timeout_at(ended_by, record).await {
+        // A store that hangs must not cost all the time that there is.
+        let recorded_by = ended_by.min(time::Instant::now() + deadline / 4);
+        let recorded = time::timeout_at(recorded_by, record).await;
+        // The way back ends here: the next start goes it again.
+        supervisor.stop(OUTAGE_SUP).await;
+        match recorded {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(event = "drain_note", %error, "the stop could not be recorded");

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use types::{Reason, StreamName};
 
 use crate::actions::{Job, Permit};
-use crate::cache::Loaded;
+use crate::cache::{Loaded, States};
 use crate::keys::Keyed;
 use crate::ports::{Batch, Durability, ReadError};
 
@@ -188,6 +188,7 @@ impl Group {
 /// other is free and takes it. So each sync carries all that was decided during the one before, and
 /// neither waits for the other to wake up.
 pub struct OpenGroup {
+    states: States,
     inside: Mutex<Inside>,
     filled: (Sender<()>, Receiver<()>),
     taken: (Sender<()>, Receiver<()>),
@@ -200,13 +201,13 @@ struct Inside {
     lost: Vec<StreamName>,
 }
 
-impl Default for OpenGroup {
-    fn default() -> OpenGroup {
-        OpenGroup { inside: Mutex::default(), filled: bounded(1), taken: bounded(1) }
-    }
-}
-
 impl OpenGroup {
+    /// No group; `states` are those that its commands are decided on.
+    #[must_use]
+    pub fn new(states: States) -> OpenGroup {
+        OpenGroup { states, inside: Mutex::default(), filled: bounded(1), taken: bounded(1) }
+    }
+
     /// Lets `fill` work on the open group, or on a new one from `empty`, and tells it which streams
     /// were lost since the last time: what is in the group by now is not built on them, and what
     /// comes must not be. A group for which nobody waits afterwards is dropped.
@@ -235,9 +236,13 @@ impl OpenGroup {
         group
     }
 
-    /// Takes all that concerns `streams` out of the open group, and keeps them for the decider.
+    /// Takes all that concerns `streams` out of the open group and out of memory, and keeps their
+    /// names for the decider.
     pub fn lose(&self, streams: &[StreamName]) {
         let mut open = self.lock();
+        let mut states = self.states.lock();
+        streams.iter().for_each(|stream| states.lose(stream));
+        drop(states);
         open.lost.extend_from_slice(streams);
         if let Some(group) = &mut open.group {
             group.lose(streams);
@@ -280,6 +285,31 @@ impl OpenGroup {
     }
 }
 
+/// Calls that are under way: since when each of them is.
+#[derive(Debug, Default)]
+struct UnderWay(Mutex<Vec<Instant>>);
+
+impl UnderWay {
+    fn watch<T>(&self, call: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        self.lock().push(since);
+        let outcome = call();
+        let mut under_way = self.lock();
+        if let Some(at) = under_way.iter().position(|began| *began == since) {
+            under_way.swap_remove(at);
+        }
+        outcome
+    }
+
+    fn longest(&self) -> Duration {
+        self.lock().iter().map(Instant::elapsed).max().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What decider, writer and readers tell each other.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -293,8 +323,12 @@ pub struct Progress {
     tampered: AtomicBool,
     append_failed: AtomicBool,
     read_failed: AtomicBool,
-    /// Since when an append is under way.
-    appending: Mutex<Option<Instant>>,
+    /// Calls of the store that all decisions wait for.
+    vital: UnderWay,
+    /// Other reads.
+    reads: UnderWay,
+    /// Held while a life of the decider's memory ends.
+    ending: Mutex<()>,
     trouble: Notify,
 }
 
@@ -330,28 +364,29 @@ impl Progress {
         }
     }
 
-    /// Keeps that an append is under way, until [`Progress::after_append`].
-    pub fn before_append(&self) {
-        *self.lock_appending() = Some(Instant::now());
+    /// Makes a call of the store that all decisions wait for.
+    pub fn watched<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.vital.watch(call)
+    }
+
+    /// How long the oldest such call has taken so far.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        self.vital.longest()
+    }
+
+    /// How long the oldest read has taken so far that few wait for.
+    #[must_use]
+    pub fn longest_read(&self) -> Duration {
+        self.reads.longest()
     }
 
     /// Keeps whether the store took the newest batch.
     pub fn after_append(&self, answered: bool) {
-        *self.lock_appending() = None;
         self.append_failed.store(!answered, Ordering::Release);
         if !answered {
             self.trouble.notify_one();
         }
-    }
-
-    /// How long the append that is under way has taken so far.
-    #[must_use]
-    pub fn append_takes(&self) -> Duration {
-        self.lock_appending().map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    fn lock_appending(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.appending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns after the store has failed an append or a read since the last time.
@@ -359,8 +394,13 @@ impl Progress {
         self.trouble.notified().await;
     }
 
-    /// Keeps whether the store answered the newest read, and passes the outcome on.
-    pub fn after_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+    /// Makes a read that few wait for, and keeps whether the store answered it.
+    pub fn read<T>(&self, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let outcome = self.reads.watch(read);
+        self.after_read(outcome)
+    }
+
+    fn after_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
         self.read_failed.store(outcome.is_err(), Ordering::Release);
         if outcome.is_err() {
             self.trouble.notify_one();
@@ -368,9 +408,12 @@ impl Progress {
         outcome
     }
 
-    /// [`Progress::after_read`] for what every decision stands on: a store that is corrupt there
-    /// is lost for this process.
-    pub fn after_vital_read<T>(&self, outcome: Result<T, ReadError>) -> Result<T, ReadError> {
+    /// Reads what every decision stands on: a store that is corrupt there is lost for this process.
+    pub fn vital_read<T>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let outcome = self.watched(read);
         if matches!(outcome, Err(ReadError::Corrupt(_))) {
             self.fail();
         }
@@ -403,18 +446,25 @@ impl Progress {
     /// Ends it: whatever was decided on it and is not durable must not become so. What was durable
     /// before is still as it was.
     pub fn roll_back(&self) {
+        let _ending = self.lock_ending();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Ends it, where nothing that is in memory can be relied on.
     pub fn start_blank(&self) {
+        let _ending = self.lock_ending();
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        self.blank.fetch_max(epoch, Ordering::AcqRel);
+        self.blank.store(epoch, Ordering::Release);
     }
 
-    /// True when nothing that was known in `epoch` is known now.
+    /// The present life, and whether nothing that was known in `former` is known in it.
     #[must_use]
-    pub fn is_blank_since(&self, epoch: u64) -> bool {
-        self.blank.load(Ordering::Acquire) > epoch
+    pub fn since(&self, former: u64) -> (u64, bool) {
+        let _ending = self.lock_ending();
+        (self.epoch(), self.blank.load(Ordering::Acquire) > former)
+    }
+
+    fn lock_ending(&self) -> MutexGuard<'_, ()> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -174,8 +174,8 @@ impl<'a> Decider<'a> {
 
     /// Waits until the open group has room for a command; false when asked to stop.
     fn has_room(&self) -> bool {
-        let (open, batch_max) = (&self.shared.open, self.shared.store.batch_max());
-        while open.waiting() >= GROUP_MAX || open.receipts().saturating_add(UNIT_MAX) > batch_max {
+        let (open, receipts_max) = (&self.shared.open, receipts_max(&*self.shared.store));
+        while open.waiting() >= GROUP_MAX || open.receipts() > receipts_max {
             // The writer may be gone for good: whoever waits for it must be able to stop.
             select! {
                 recv(open.taken()) -> _ => {}
@@ -200,15 +200,15 @@ impl<'a> Decider<'a> {
         let progress = &self.shared.progress;
         self.shared.open.give_up();
         // The epoch is read before the head, so that whatever changes the head later is noticed.
-        let epoch = progress.epoch();
-        if progress.is_blank_since(self.epoch) {
+        let (epoch, is_blank) = progress.since(self.epoch);
+        if is_blank {
             self.shared.states.lock().clear(progress.committed());
         } else {
             self.shared.states.lock().roll_back(progress.committed());
         }
         self.epoch = epoch;
         self.recent.clear();
-        match progress.after_vital_read(self.shared.store.head()) {
+        match progress.vital_read(|| self.shared.store.head()) {
             Ok(head) => {
                 self.last_at = self.last_at.max(head.at);
                 true
@@ -236,8 +236,8 @@ impl<'a> Decider<'a> {
         if keys.is_empty() {
             return Ok(vec![None; submissions.len()]);
         }
-        let found = self.shared.store.find_keys(&keys);
-        let mut found = self.shared.progress.after_vital_read(found)?.into_iter();
+        let found = self.shared.progress.vital_read(|| self.shared.store.find_keys(&keys))?;
+        let mut found = found.into_iter();
         Ok(submissions.iter().map(|s| s.work.keyed.and_then(|_| found.next().flatten())).collect())
     }
 
@@ -313,10 +313,8 @@ impl<'a> Decider<'a> {
 
     /// What survives whatever this decider's store has taken.
     fn durability(&self) -> Durability {
-        match (self.shared.duty, self.shared.store.durability()) {
-            (Duty::Spool, Durability::Durable) => Durability::Local,
-            (_, durability) => durability,
-        }
+        let durability = self.shared.store.durability();
+        if self.shared.duty == Duty::Spool { local(durability) } else { durability }
     }
 
     /// `brought`: the state was read for this very command.
@@ -446,6 +444,11 @@ impl<'a> Decider<'a> {
     }
 }
 
+/// Receipts that a group may hold and still take one more command.
+pub(crate) fn receipts_max(store: &dyn Store) -> usize {
+    store.batch_max().saturating_sub(UNIT_MAX)
+}
+
 /// True when others may have moved the stream on since it was read. While a commit of ours is under
 /// way, the answer waits for that.
 fn is_stale(shared: &Shared, live: &Version) -> bool {
@@ -458,6 +461,14 @@ fn is_stale(shared: &Shared, live: &Version) -> bool {
 /// of itself depends on nobody else.
 fn is_too_old(shared: &Shared, lane: &StreamName, live: &Version) -> bool {
     !lane.is_system() && live.read_at.elapsed() > shared.options.load().state_age_max
+}
+
+/// What survives here of what a ledger on this machine has taken for another one.
+pub(crate) fn local(durability: Durability) -> Durability {
+    match durability {
+        Durability::Durable => Durability::Local,
+        other => other,
+    }
 }
 
 pub(crate) fn too_old() -> Refused {

@@ -13,10 +13,12 @@
 //! over what it finds on the disk before it decides a signal that was queued.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use governors::Command;
+use governors::{Command, KeyChange};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use types::{Reason, StreamName, limits};
 
@@ -26,18 +28,22 @@ use crate::ports::Standby;
 use crate::spool::{Spool, Spools};
 use crate::supervise::Stop;
 
-/// How often it is looked whether an append is stuck, and what the operator wants.
+/// How often it is looked whether a call is stuck, and what the operator wants.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An append that takes longer than this is a store that does not answer.
+/// A call that all decisions wait for and that takes longer than this is a store that does not
+/// answer.
 const STALL: Duration = Duration::from_secs(2);
 
 /// How long those who wait for a store that has gone away go on waiting: a store that refuses is
 /// heard within this time, one that hangs is not.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// The longest wait for a probe; the store's own deadline is shorter.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest wait for a probe. One that goes on is waited for again before another is made.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest wait for a verdict on a store that failed.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a caller that was refused may come again.
 const RETRY_AFTER_S: i64 = 10;
@@ -106,6 +112,10 @@ pub(crate) struct Outage {
     stage: watch::Sender<Stage>,
     /// Counts verdicts on a store that failed.
     verdicts: watch::Sender<u64>,
+    /// The question that the store has not answered yet.
+    probe: tokio::sync::Mutex<Option<JoinHandle<bool>>>,
+    /// A spool has been opened since the store was up last, and the log says so.
+    stood_in: AtomicBool,
     pub(crate) spools: Spools,
 }
 
@@ -114,6 +124,8 @@ impl Outage {
         Outage {
             stage: watch::Sender::new(Stage::Up),
             verdicts: watch::Sender::new(0),
+            probe: tokio::sync::Mutex::default(),
+            stood_in: AtomicBool::new(false),
             spools: Spools::new(standby),
         }
     }
@@ -122,8 +134,13 @@ impl Outage {
         *self.stage.borrow()
     }
 
-    fn set(&self, stage: Stage) {
-        self.stage.send_replace(stage);
+    fn tell_verdict(&self) {
+        self.verdicts.send_modify(|count| *count += 1);
+    }
+
+    /// Verdicts so far.
+    pub(crate) fn verdicts(&self) -> u64 {
+        *self.verdicts.borrow()
     }
 }
 
@@ -145,7 +162,11 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
 }
 
 pub(crate) fn away() -> Refused {
-    let mut refused = Refused::new(Reason::FirestoreError, "the receipt store is away");
+    away_because("the receipt store is away")
+}
+
+pub(crate) fn away_because(detail: &str) -> Refused {
+    let mut refused = Refused::new(Reason::FirestoreError, detail);
     refused.retry_after_s = Some(RETRY_AFTER_S);
     refused
 }
@@ -169,18 +190,32 @@ impl Engine {
         self.outage().spools.pending()
     }
 
+    /// Spools of this or of an earlier life that cannot be opened or carried over: people have to
+    /// look at them.
+    #[must_use]
+    pub fn spools_held_back(&self) -> u64 {
+        self.outage().spools.held_back()
+    }
+
     /// Where `command` goes now.
     pub(crate) fn route(&self, stream: &StreamName, command: &Command) -> Result<Route, Refused> {
-        if self.is_frozen() && !stream.is_system() {
+        // What was begun is finished, and a key that is no longer trusted is taken away.
+        let must_go_on =
+            matches!(command, Command::Settle { .. } | Command::Key(KeyChange::Revoke { .. }));
+        if self.is_frozen() && !stream.is_system() && !must_go_on {
             let detail =
                 "writes are frozen: a stored receipt failed verification, or an operator said so";
             return Err(Refused::new(Reason::ServiceUnavailable, detail));
         }
         let stage = self.stage();
         match (stage, command) {
-            (Stage::Away | Stage::Reads, _) if may_be_spooled(stream, command) => {
+            (Stage::Away | Stage::Reads, _)
+                if may_be_spooled(stream, command) && self.options().spool_use != SpoolUse::Off =>
+            {
                 let spool = self.outage().spools.current().ok_or_else(away)?;
-                spool.check_room(self.options().spool_max)?;
+                if self.spooled() >= self.options().spool_max {
+                    return Err(away_because("the receipt store is away and the spool is full"));
+                }
                 Ok(Route::Spool(spool))
             }
             (Stage::Away | Stage::Reads, _)
@@ -216,18 +251,23 @@ impl Engine {
         sleep(PARTING).await;
     }
 
-    /// Where a command goes that the store has just failed: waits for the verdict on the store.
+    /// Where a command goes that the store has just failed: waits for a verdict on the store, unless
+    /// there was one after the first `seen`.
     pub(crate) async fn reroute(
         &self,
         stream: &StreamName,
         command: &Command,
+        seen: u64,
     ) -> Option<Arc<Spool>> {
         if !self.store().is_shared() || !may_be_spooled(stream, command) {
             return None;
         }
         let mut verdicts = self.outage().verdicts.subscribe();
         if self.stage() == Stage::Up {
-            let _ = timeout(PROBE_TIMEOUT, verdicts.changed()).await;
+            if self.store_answers() {
+                return None;
+            }
+            let _ = timeout(VERDICT_TIMEOUT, verdicts.wait_for(|count| *count > seen)).await;
         }
         match self.route(stream, command) {
             Ok(Route::Spool(spool)) => Some(spool),
@@ -259,83 +299,101 @@ async fn follow(engine: &Engine) {
         }
         if next == Stage::Away {
             since = Instant::now();
-            leave(engine).await;
+            // Before anybody is sent there, unless it takes too long: nobody else is to begin to
+            // wait for the store.
+            let _ = timeout(PARTING, stands_in(engine)).await;
         }
+        let next_word = next.as_str();
         tracing::warn!(
             event = "store_stage",
-            stage = next.as_str(),
-            "the receipt store is {}",
-            next.as_str()
+            stage = next_word,
+            "the receipt store is {next_word}"
         );
-        engine.outage().set(next);
+        engine.outage().stage.send_replace(next);
         engine.inner().common.metrics.store_stage.set(next as i64);
-        engine.outage().verdicts.send_modify(|count| *count += 1);
+        engine.outage().tell_verdict();
     }
 }
 
 /// Waits for a reason to doubt the store, and asks it.
 async fn up(engine: &Engine) -> Stage {
-    let progress = &engine.inner().ledger.progress;
     tokio::select! {
-        () = progress.trouble() => {}
+        () = engine.inner().ledger.progress.trouble() => {}
         () = sleep(LOOK_INTERVAL) => {
-            if wants_spool(engine) || progress.append_takes() > STALL {
+            if is_stuck(engine) || is_taken_out(engine).await {
                 return Stage::Away;
             }
-            carry_left(engine).await;
-            return Stage::Up;
+            if engine.inner().ledger.progress.longest_read() > STALL {
+                return verdict(engine).await;
+            }
+            match undisturbed(engine, carry_left(engine)).await {
+                Ok(()) => return Stage::Up,
+                // A failed call has given trouble as well, or it is not the store's.
+                Err(error) => {
+                    tracing::error!(event = "carry_failed", error, "what was kept here is not in the store yet");
+                    sleep(engine.options().probe_interval).await;
+                }
+            }
         }
     }
-    if answers(engine).await {
-        engine.outage().verdicts.send_modify(|count| *count += 1);
-        return Stage::Up;
-    }
-    Stage::Away
+    verdict(engine).await
 }
 
-fn wants_spool(engine: &Engine) -> bool {
-    engine.options().spool_use == SpoolUse::Forced
+async fn verdict(engine: &Engine) -> Stage {
+    let answered = !is_stuck(engine) && answers(engine).await;
+    engine.outage().tell_verdict();
+    if answered { Stage::Up } else { Stage::Away }
+}
+
+fn is_stuck(engine: &Engine) -> bool {
+    engine.inner().ledger.progress.longest_call() > STALL
+}
+
+/// True when the operator wants the store out and something stands in for it.
+async fn is_taken_out(engine: &Engine) -> bool {
+    engine.options().spool_use == SpoolUse::Forced && stands_in(engine).await
 }
 
 /// Does what an earlier life left undone: its receipts first, then the signals behind them.
-async fn carry_left(engine: &Engine) {
-    let done = match engine.carry_over().await {
-        Ok(()) => engine.take_queued().await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = done {
-        tracing::error!(
-            event = "carry_failed",
-            error,
-            "what was kept here is not in the store yet"
-        );
-        sleep(engine.options().probe_interval).await;
-    }
+async fn carry_left(engine: &Engine) -> Result<(), String> {
+    engine.carry_over().await?;
+    engine.take_queued().await
 }
 
-async fn leave(engine: &Engine) {
+/// Opens a spool unless there is one; false when nothing stands in for the store.
+async fn stands_in(engine: &Engine) -> bool {
+    let outage = engine.outage();
     if engine.options().spool_use == SpoolUse::Off {
-        return;
+        return false;
     }
     match engine.open_spool().await {
-        Ok(durability) => tracing::warn!(
-            event = "graceful_degrade",
-            durability = durability.as_str(),
-            "GRACEFUL_DEGRADE: the receipt store is away, receipts are kept here until it is back"
-        ),
+        Ok(durability) => {
+            if !outage.stood_in.swap(true, Ordering::AcqRel) {
+                tracing::warn!(
+                    event = "graceful_degrade",
+                    durability = durability.as_str(),
+                    "GRACEFUL_DEGRADE: receipts are kept here until the receipt store is back"
+                );
+            }
+            true
+        }
         Err(error) => {
             tracing::error!(
                 event = "spool_failed",
                 error,
                 "nothing stands in for the receipt store"
             );
+            false
         }
     }
 }
 
 async fn comes_back(engine: &Engine) -> Stage {
     sleep(engine.options().probe_interval).await;
-    if wants_spool(engine) || !answers(engine).await { Stage::Away } else { Stage::Reads }
+    // What could not be opened a moment ago may be now.
+    let stands_in = stands_in(engine).await;
+    let taken_out = engine.options().spool_use == SpoolUse::Forced && stands_in;
+    if taken_out || !answers(engine).await { Stage::Away } else { Stage::Reads }
 }
 
 /// Holds a stage for as long as the operator wants, proves it, and goes on to the next.
@@ -344,26 +402,45 @@ async fn advance(engine: &Engine, stage: Stage, since: Instant) -> Stage {
         return Stage::Away;
     }
     let proved = match stage {
-        Stage::Reads => {
-            engine.note_return(since.elapsed()).await.map_err(|error| error.to_string())
-        }
-        Stage::Writes => engine.carry_over().await,
-        Stage::Signals => engine.take_queued().await,
+        Stage::Reads => undisturbed(engine, engine.note_return(since.elapsed())).await,
+        Stage::Writes => undisturbed(engine, engine.carry_over()).await,
+        Stage::Signals => undisturbed(engine, engine.take_queued()).await,
         Stage::Away | Stage::Up => Ok(()),
     };
     match (proved, stage) {
         (Ok(()), Stage::Reads) => Stage::Writes,
-        (Ok(()), Stage::Writes) => Stage::Signals,
+        (Ok(()), Stage::Writes) => {
+            engine.outage().stood_in.store(false, Ordering::Release);
+            Stage::Signals
+        }
         (Ok(()), _) => Stage::Up,
         (Err(error), _) => {
+            let stage_word = stage.as_str();
             tracing::error!(
                 event = "return_halted",
-                stage = stage.as_str(),
+                stage = stage_word,
                 error,
                 "the way back is halted"
             );
-            if answers(engine).await { stage } else { Stage::Away }
+            if !is_stuck(engine) && answers(engine).await { stage } else { Stage::Away }
         }
+    }
+}
+
+/// Does `work` unless the store hangs meanwhile, or the operator takes it out. All that is done here
+/// may be left in the middle and done again.
+async fn undisturbed(
+    engine: &Engine,
+    work: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let disturbed = async {
+        while !is_stuck(engine) && engine.options().spool_use != SpoolUse::Forced {
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = disturbed => Err("the store hangs, or was taken out".to_owned()),
     }
 }
 
@@ -371,7 +448,7 @@ async fn advance(engine: &Engine, stage: Stage, since: Instant) -> Stage {
 async fn holds(engine: &Engine) -> bool {
     let until = Instant::now() + engine.options().stage_time;
     loop {
-        if wants_spool(engine) || !answers(engine).await {
+        if is_taken_out(engine).await || !answers(engine).await {
             return false;
         }
         let left = until.saturating_duration_since(Instant::now());
@@ -384,9 +461,17 @@ async fn holds(engine: &Engine) -> bool {
 
 /// Asks the store where its log stands, which settles what nobody knows the outcome of.
 async fn answers(engine: &Engine) -> bool {
-    let (store, progress) =
-        (Arc::clone(&engine.inner().ledger.store), Arc::clone(&engine.inner().ledger.progress));
-    let asked =
-        tokio::task::spawn_blocking(move || progress.after_vital_read(store.head()).is_ok());
-    matches!(timeout(PROBE_TIMEOUT, asked).await, Ok(Ok(true)))
+    let mut probe = engine.outage().probe.lock().await;
+    let asked = probe.get_or_insert_with(|| {
+        let ledger = &engine.inner().ledger;
+        let (store, progress) = (Arc::clone(&ledger.store), Arc::clone(&ledger.progress));
+        tokio::task::spawn_blocking(move || progress.vital_read(|| store.head()).is_ok())
+    });
+    match timeout(PROBE_TIMEOUT, asked).await {
+        Ok(answered) => {
+            *probe = None;
+            answered.unwrap_or(false)
+        }
+        Err(_) => false,
+    }
 }

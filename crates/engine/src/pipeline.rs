@@ -70,12 +70,14 @@ impl Pipeline {
         )]
         let (queue, queued) = channel::unbounded();
         let (durable, answered) = channel::bounded(ANSWERS_MAX);
-        let (open, progress) = (Arc::new(OpenGroup::default()), Arc::new(Progress::default()));
         let states = States::new(common.options.load().states_max);
+        let open = Arc::new(OpenGroup::new(states.clone()));
+        let progress = Arc::new(Progress::default());
         let Common { rules, clock, metrics, options, pool, in_flight, access, live } =
             common.clone();
         let answers = answers::Shared { metrics: Arc::clone(&metrics), durable: answered };
         let written = writer::Shared {
+            duty,
             store: Arc::clone(&store),
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),

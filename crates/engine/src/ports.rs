@@ -282,8 +282,13 @@ pub trait Standby: Send + Sync + 'static {
     /// Begins a spool of the ledger `identity`.
     fn open(&self, identity: &Identity) -> Result<OpenSpool, ReadError>;
 
-    /// Opens the spools that earlier lives of this process left behind.
-    fn left(&self, identity: &Identity) -> Result<Vec<OpenSpool>, ReadError>;
+    /// Opens the spools that earlier lives of this process left behind. Gives how many cannot be
+    /// opened, or were set aside.
+    fn left(&self, identity: &Identity) -> Result<(Vec<OpenSpool>, u64), ReadError>;
+
+    /// Keeps a spool for people to look at, of which a receipt cannot be carried over. It is closed
+    /// by then.
+    fn set_aside(&self, lane: LaneId) -> Result<(), ReadError>;
 
     /// Removes a spool all of whose receipts are in the store. It is closed by then.
     fn discard(&self, lane: LaneId) -> Result<(), ReadError>;
@@ -304,9 +309,10 @@ pub trait Inbox: Send + Sync + 'static {
     /// Up to `limit` signals that wait, oldest first, each with the number to remove it by.
     fn first(&self, limit: usize) -> Result<Vec<(i64, Queued)>, ReadError>;
 
-    /// Forgets signals that were decided.
-    fn remove(&self, numbers: &[i64]) -> Result<(), ReadError>;
+    /// Forgets signals that were decided, and keeps those for people to look at that cannot be, each
+    /// with the code of its reason.
+    fn settle(&self, decided: &[i64], set_aside: &[(i64, &'static str)]) -> Result<(), ReadError>;
 
-    /// How many wait.
-    fn waiting(&self) -> Result<i64, ReadError>;
+    /// How many wait. Asks nobody.
+    fn waiting(&self) -> u64;
 }

@@ -43,6 +43,9 @@ pub(crate) async fn timers(engine: Engine, mut stop: Stop) {
 
 /// One look; true when there is probably more.
 async fn fire_due(engine: &Engine) -> bool {
+    if engine.is_frozen() {
+        return false;
+    }
     let now = engine.clock().now();
     let Ok(due) = engine.blocking(move |store| store.due(now, LOOK_MAX)).await else {
         return false;

@@ -7,8 +7,10 @@
 //! signal that waits. A spool is removed after all of its receipts were appended to the store and
 //! never before; what was carried over twice is passed over the second time.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use dialect::JsonLimits;
@@ -17,16 +19,17 @@ use futures_util::future::join_all;
 use governors::{StreamState, change_of};
 use ledger::{StreamHead, View};
 use tokio::sync::RwLock;
-use types::{Blame, LaneId, Reason, StreamName, limits};
+use types::{Blame, LaneId, Reason, ReceiptId, StreamName, TenantId, limits};
 
 use crate::act::{Engine, Request};
 use crate::cache::{Loaded, Version};
 use crate::commit::{Decided, Refused};
-use crate::copy::Copier;
-use crate::decider::{Duty, too_old};
-use crate::intake::Message;
+use crate::copy::{Copier, CopyError};
+use crate::decider::{Duty, local, too_old};
+use crate::intake::{Message, tenant_of};
 use crate::keys::{CallerKey, Keyed};
 use crate::load;
+use crate::outage::{Stage, away, away_because};
 use crate::pipeline::Pipeline;
 use crate::ports::{
     Durability, Inbox, OpenSpool, Query, Queued, ReadError, Standby, Store, Stored,
@@ -48,26 +51,11 @@ pub(crate) struct Spool {
     pub(crate) store: Arc<dyn Store>,
     /// Absent in one that an earlier life left: nothing is decided into it any more.
     pipeline: Option<Pipeline>,
-    /// Shared by every command inside; taken whole before the last receipts are carried over.
-    door: RwLock<()>,
-    /// Receipts in it, and those of them that are in the store.
+    /// True once its receipts are being carried over: whoever comes late must not add to them.
+    /// Shared by every command inside, taken whole to be changed.
+    closed: RwLock<bool>,
+    /// Receipts in it, as far as it was looked.
     held: AtomicU64,
-    carried: AtomicU64,
-}
-
-impl Spool {
-    fn pending(&self) -> u64 {
-        let held = self.held.load(Ordering::Acquire);
-        held.saturating_sub(self.carried.load(Ordering::Acquire))
-    }
-
-    /// Refuses what would make it larger than it may be.
-    pub(crate) fn check_room(&self, max: u64) -> Result<(), Refused> {
-        if self.pending() < max {
-            return Ok(());
-        }
-        Err(Refused::new(Reason::FirestoreError, "the receipt store is away and the spool is full"))
-    }
 }
 
 /// The spools of this life and of those before.
@@ -75,6 +63,8 @@ pub(crate) struct Spools {
     standby: Option<Arc<dyn Standby>>,
     current: ArcSwapOption<Spool>,
     left: Mutex<Vec<Arc<Spool>>>,
+    /// Those that cannot be opened, or hold what cannot be carried over.
+    held_back: AtomicU64,
     /// The live settings as they were read last: what changes to them are decided on.
     settings: Mutex<Option<Version>>,
 }
@@ -85,6 +75,7 @@ impl Spools {
             standby,
             current: ArcSwapOption::empty(),
             left: Mutex::default(),
+            held_back: AtomicU64::new(0),
             settings: Mutex::default(),
         }
     }
@@ -95,7 +86,12 @@ impl Spools {
 
     /// Receipts that wait to be carried over.
     pub(crate) fn pending(&self) -> u64 {
-        self.all().iter().map(|spool| spool.pending()).sum()
+        self.all().iter().map(|spool| spool.held.load(Ordering::Acquire)).sum()
+    }
+
+    /// Spools that people have to look at.
+    pub(crate) fn held_back(&self) -> u64 {
+        self.held_back.load(Ordering::Acquire)
     }
 
     /// Those of lives before, then the current one.
@@ -129,7 +125,12 @@ impl Engine {
     pub(crate) async fn open_spool(&self) -> Result<Durability, String> {
         let spools = &self.outage().spools;
         if let Some(spool) = spools.current() {
-            return Ok(local(&*spool.store));
+            if let Some(pipeline) = spool.pipeline.as_ref().filter(|_| self.stage() != Stage::Away)
+            {
+                // Lanes go on from what is known of the chains by now.
+                pipeline.progress.start_blank();
+            }
+            return Ok(local(spool.store.durability()));
         }
         let standby = spools.standby.clone().ok_or("none is set up")?;
         let identity = self.store().identity();
@@ -141,14 +142,13 @@ impl Engine {
         all.push(parts.decider);
         all.extend(workers);
         self.supervisor().start(SPOOL_SUP, all);
-        let durability = local(&*store);
+        let durability = local(store.durability());
         let spool = Spool {
             lane,
             store,
             pipeline: Some(pipeline),
-            door: RwLock::new(()),
+            closed: RwLock::new(false),
             held: AtomicU64::new(0),
-            carried: AtomicU64::new(0),
         };
         spools.current.store(Some(Arc::new(spool)));
         Ok(durability)
@@ -160,20 +160,22 @@ impl Engine {
         let Some(standby) = spools.standby.clone() else { return };
         let identity = self.store().identity();
         let opened = here(move || {
-            let left = standby.left(&identity)?.into_iter();
-            left.map(|open| Ok((open.store.head()?.size, open)))
-                .collect::<Result<Vec<_>, ReadError>>()
+            let (left, held_back) = standby.left(&identity)?;
+            let sized = left.into_iter().map(|open| Ok((open.store.head()?.size, open)));
+            Ok((sized.collect::<Result<Vec<_>, ReadError>>()?, held_back))
         });
         match opened.await {
-            Ok(left) => {
+            Ok((left, held_back)) => {
                 let spool = |(size, OpenSpool { lane, store, .. })| {
-                    let (held, carried) = (AtomicU64::new(size), AtomicU64::new(0));
-                    let door = RwLock::new(());
-                    Arc::new(Spool { lane, store, pipeline: None, door, held, carried })
+                    let (held, closed) = (AtomicU64::new(size), RwLock::new(true));
+                    Arc::new(Spool { lane, store, pipeline: None, closed, held })
                 };
                 spools.left().extend(left.into_iter().map(spool));
+                spools.held_back.store(held_back, Ordering::Release);
+                self.show_spooled();
             }
             Err(error) => {
+                spools.held_back.store(1, Ordering::Release);
                 tracing::error!(
                     event = "spool_left",
                     error,
@@ -183,6 +185,13 @@ impl Engine {
         }
     }
 
+    fn show_spooled(&self) {
+        let metrics = &self.inner().common.metrics;
+        metrics.receipts_spooled.set(self.spooled().cast_signed());
+        let waiting = self.outage().spools.inbox().map_or(0, |inbox| inbox.waiting());
+        metrics.signals_queued.set(waiting.cast_signed());
+    }
+
     /// Decides in the spool. As [`Engine::act`].
     pub(crate) async fn act_in_spool(
         &self,
@@ -190,7 +199,11 @@ impl Engine {
         request: Request<'_>,
     ) -> Result<Option<Decided>, Refused> {
         let gone = || Refused::new(Reason::FirestoreError, "the spool is being carried over");
-        let _inside = spool.door.try_read().map_err(|_| gone())?;
+        // Held until the answer is there.
+        let closed = spool.closed.try_read().map_err(|_| gone())?;
+        if *closed {
+            return Err(gone());
+        }
         let pipeline = spool.pipeline.as_ref().ok_or_else(gone)?;
         let identity = self.store().identity();
         let keyed = request.key.map(|key| Keyed::new(&identity, &request.stream, &key));
@@ -199,7 +212,7 @@ impl Engine {
         let decided = self.decide_on(pipeline, request, keyed, None).await?;
         if let Some(Decided { receipt, replayed: false, .. }) = &decided {
             spool.held.fetch_add(1, Ordering::AcqRel);
-            self.inner().common.metrics.receipts_spooled.set(self.spooled() as i64);
+            self.show_spooled();
             tracing::info!(
                 event = "receipt_spooled",
                 receipt_id = %receipt.id,
@@ -217,23 +230,21 @@ impl Engine {
         let Some(pipeline) = &spool.pipeline else { return Err(too_old()) };
         let (base, progress) = (self.known(&lane.base())?, Arc::clone(&pipeline.progress));
         let (store, lane) = (Arc::clone(&spool.store), lane.clone());
-        let loaded = here(move || load::lane(&*store, &lane, base, &progress)).await;
-        loaded.map_err(|error| {
-            tracing::error!(event = "spool_read", error, "the spool cannot be read");
-            Refused::new(Reason::FirestoreError, "the spool did not answer")
-        })
+        here(move || load::lane(&*store, &lane, base, &progress))
+            .await
+            .map_err(|error| unread(&error))
     }
 
     /// What is known of a chain without asking the store.
     fn known(&self, stream: &StreamName) -> Result<Version, Refused> {
         match stream.as_str() {
             limits::STREAM_SETTINGS => self.outage().spools.settings().clone().ok_or_else(too_old),
-            name if name.starts_with('_') => Ok(Version {
+            _ if stream.is_system() => Ok(Version {
                 state: StreamState::empty(stream),
                 head: StreamHead::EMPTY,
                 due: None,
                 last_group: 0,
-                read_at: std::time::Instant::now(),
+                read_at: Instant::now(),
             }),
             _ => {
                 let ledger = &self.inner().ledger;
@@ -245,138 +256,171 @@ impl Engine {
         }
     }
 
-    /// The receipt that a key of `stream` was used for in the spool, where that is not in the store
-    /// yet.
-    pub(crate) async fn spool_of(&self, keyed: &Keyed) -> Option<Arc<Spool>> {
-        let spool = self.outage().spools.current().filter(|spool| spool.pending() > 0)?;
-        let (store, key) = (Arc::clone(&spool.store), keyed.store_key());
-        let found = here(move || store.find_keys(&[key])).await.ok()?;
-        found.first()?.as_ref().map(|_| spool)
+    /// The spool that holds the receipt that a key was used for, where that is not in the store yet.
+    ///
+    /// # Errors
+    /// When a spool does not answer: the key may have been used.
+    pub(crate) async fn spool_of(&self, keyed: &Keyed) -> Result<Option<Arc<Spool>>, Refused> {
+        for spool in self.outage().spools.all() {
+            let (store, key) = (Arc::clone(&spool.store), keyed.store_key());
+            let found =
+                here(move || store.find_keys(&[key])).await.map_err(|error| unread(&error))?;
+            if found.iter().any(Option::is_some) {
+                return Ok(Some(spool));
+            }
+        }
+        Ok(None)
     }
 
     /// A receipt that waits to be carried over.
-    pub(crate) async fn find_spooled(&self, id: types::ReceiptId) -> Option<Stored> {
-        let stores: Vec<_> =
-            self.outage().spools.all().iter().map(|spool| Arc::clone(&spool.store)).collect();
-        if stores.is_empty() {
-            return None;
-        }
-        let look = move || {
-            let mut found = None;
-            for store in stores {
-                found = found.or(store.find(id)?);
+    ///
+    /// # Errors
+    /// When a spool does not answer: the receipt may be in it.
+    pub(crate) async fn find_spooled(&self, id: ReceiptId) -> Result<Option<Stored>, Refused> {
+        for spool in self.outage().spools.all() {
+            let store = Arc::clone(&spool.store);
+            let found = here(move || store.find(id)).await.map_err(|error| unread(&error))?;
+            if found.is_some() {
+                return Ok(found);
             }
-            Ok(found)
-        };
-        here(look).await.ok().flatten()
+        }
+        Ok(None)
     }
 
     /// Carries all spools over and closes them. What was carried over before an error is not lost
-    /// and not doubled by the next try.
+    /// and not doubled by the next try. One of which a receipt cannot be carried over, as one that
+    /// was altered, is set aside and holds nobody up.
     pub(crate) async fn carry_over(&self) -> Result<(), String> {
-        let spools = &self.outage().spools;
-        for spool in spools.all() {
-            self.carry(&spool).await?;
-            if spool.pipeline.is_some() {
-                spools.current.store(None);
-                self.supervisor().stop(SPOOL_SUP).await;
+        for spool in self.outage().spools.all() {
+            // Nobody is inside any more when this is had, and nobody comes in until the spool is gone.
+            let mut closed = spool.closed.write().await;
+            let outcome = self.carry(&spool).await;
+            // The store may be away again, and this stand in for it.
+            *closed = !matches!(outcome, Err(NotCarried::Now(_)));
+            drop(closed);
+            match outcome {
+                Ok(()) => self.close(spool, Standby::discard).await?,
+                Err(NotCarried::Now(error)) => return Err(error),
+                Err(NotCarried::Ever(error)) => {
+                    let lane = spool.lane;
+                    tracing::error!(event = "spool_set_aside", %lane, error, "a spool cannot be carried over");
+                    self.outage().spools.held_back.fetch_add(1, Ordering::AcqRel);
+                    self.close(spool, Standby::set_aside).await?;
+                    self.note_in_ledger("spool_set_aside", format!("lane {lane}: {error}")).await?;
+                }
             }
-            spools.left().retain(|left| left.lane != spool.lane);
-            let (lane, standby) = (spool.lane, spools.standby.clone());
-            // The files are closed with the last one who holds them.
-            drop(spool);
-            here(move || standby.map_or(Ok(()), |standby| standby.discard(lane))).await?;
         }
         Ok(())
     }
 
-    async fn carry(&self, spool: &Arc<Spool>) -> Result<(), String> {
-        let standby = self.outage().spools.standby.clone().ok_or("none is set up")?;
-        // Nobody is inside any more when this is had, and the stage lets nobody in.
-        let _closed = spool.door.write().await;
+    /// Ends a spool, and does with its files what is to be done.
+    async fn close(
+        &self,
+        spool: Arc<Spool>,
+        end: fn(&(dyn Standby + 'static), LaneId) -> Result<(), ReadError>,
+    ) -> Result<(), String> {
+        let spools = &self.outage().spools;
+        if spool.pipeline.is_some() {
+            spools.current.store(None);
+            self.supervisor().stop(SPOOL_SUP).await;
+        }
+        spools.left().retain(|left| left.lane != spool.lane);
+        self.show_spooled();
+        let (lane, standby) = (spool.lane, spools.standby.clone());
+        // The files are closed with the last one who holds them.
+        drop(spool);
+        here(move || standby.map_or(Ok(()), |standby| end(&*standby, lane))).await
+    }
+
+    async fn carry(&self, spool: &Arc<Spool>) -> Result<(), NotCarried> {
+        let standby = self.outage().spools.standby.clone();
+        let standby = standby.ok_or_else(|| NotCarried::Now("none is set up".to_owned()))?;
         let carried = Arc::clone(spool);
-        let moved = here(move || carry_all(&carried, &*standby)).await?;
+        let moved = tokio::task::spawn_blocking(move || carry_all(&carried, &*standby)).await;
+        let moved = moved.map_err(|_| NotCarried::Now("the work failed".to_owned()))??;
         self.inner().common.metrics.receipts_flushed.inc_by(moved.receipts);
         for change in moved.changes {
-            self.repeat(change).await.map_err(|refused| refused.to_string())?;
+            let repeated = self.repeat(change).await;
+            repeated.map_err(|refused| NotCarried::Now(refused.to_string()))?;
         }
-        spool.carried.store(spool.held.load(Ordering::Acquire), Ordering::Release);
-        self.inner().common.metrics.receipts_spooled.set(self.spooled() as i64);
         if moved.receipts == 0 {
             return Ok(());
         }
         let count = moved.receipts;
         tracing::warn!(event = "spool_flushed", count, "Flushed {count} cached receipts");
         let detail = format!("Flushed {count} cached receipts of lane {}", spool.lane);
-        self.note("spool_flushed", detail).await.map_err(|refused| refused.to_string())
+        self.note_in_ledger("spool_flushed", detail).await.map_err(NotCarried::Now)
     }
 
     /// Makes a change to the live settings, which was decided in a lane, in the chain itself.
     async fn repeat(&self, stored: Stored) -> Result<(), Refused> {
         let Ok(view) = View::scan(&stored.core) else { return Ok(()) };
         let Some(command) = change_of(&view, self.clock().now()) else { return Ok(()) };
-        let id = stored.id.to_string();
-        let request = Request {
-            stream: StreamName::system(limits::STREAM_SETTINGS),
-            command,
-            actor: view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default().into(),
-            may_register: false,
-            key: Some(CallerKey { source: "spool", key: &id, body: &stored.core }),
-        };
-        self.submit(request, None).await.map(drop)
+        let (stream, id) = (StreamName::system(limits::STREAM_SETTINGS), stored.id.to_string());
+        let key = CallerKey { source: "spool", key: &id, body: &stored.core };
+        let keyed = Keyed::new(&self.store().identity(), &stream, &key);
+        let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default().into();
+        let request = Request { stream, command, actor, may_register: false, key: None };
+        self.decide_on(&self.inner().ledger, request, Some(keyed), None).await.map(drop)
     }
 
     /// Records that the store is back: the first receipt that it takes.
-    pub(crate) async fn note_return(&self, away: std::time::Duration) -> Result<(), Refused> {
+    pub(crate) async fn note_return(&self, away: Duration) -> Result<(), String> {
         let detail = format!("the receipt store was away for {} s", away.as_secs());
-        let request = Engine::note_request("tai".into(), "store_back", detail);
-        let ledger = &self.inner().ledger;
-        self.decide_on(ledger, request, None, None).await.map(drop)
+        self.note_in_ledger("store_back", detail).await
+    }
+
+    /// [`Engine::note`] past what would wait for the one who asks.
+    async fn note_in_ledger(&self, event: &'static str, detail: String) -> Result<(), String> {
+        let request = Engine::note_request("tai".into(), event, detail);
+        let noted = self.decide_on(&self.inner().ledger, request, None, None).await;
+        noted.map(drop).map_err(|refused| refused.to_string())
     }
 
     /// True when signals are kept instead of decided.
     #[must_use]
     pub fn queues_signals(&self) -> bool {
-        self.stage() < crate::outage::Stage::Signals && self.outage().spools.inbox().is_some()
+        self.stage() < Stage::Signals && self.outage().spools.inbox().is_some()
     }
 
     /// Keeps a signal until the store is back. Durable on return.
     ///
     /// # Errors
-    /// [`Reason::FirestoreError`] when nothing durable is at hand.
+    /// [`Reason::FirestoreError`] when nothing durable is at hand, or too many wait.
     pub async fn queue(&self, push: Vec<u8>, actor: &str) -> Result<(), Refused> {
-        let away = || Refused::new(Reason::FirestoreError, "the receipt store is away");
         let inbox = self.outage().spools.inbox().ok_or_else(away)?;
+        if inbox.waiting() >= self.options().spool_max {
+            return Err(away_because("the receipt store is away and too many signals wait"));
+        }
         let queued = Queued { push, actor: actor.to_owned() };
-        let kept = here(move || inbox.put(&[queued]).and_then(|()| inbox.waiting())).await;
-        let waiting = kept.map_err(|error| {
-            tracing::error!(event = "inbox_failed", error, "a signal cannot be kept");
-            away()
-        })?;
-        self.inner().common.metrics.signals_queued.set(waiting);
+        here(move || inbox.put(&[queued])).await.map_err(|error| unread(&error))?;
+        self.show_spooled();
         Ok(())
     }
 
-    /// Decides all signals that wait, oldest first.
+    /// Decides all signals that wait, those of one chain in the order of their arrival.
     pub(crate) async fn take_queued(&self) -> Result<(), String> {
         let Some(inbox) = self.outage().spools.inbox() else { return Ok(()) };
         let mut taken = 0_usize;
-        loop {
+        while inbox.waiting() > 0 {
             let from = Arc::clone(&inbox);
             let page = here(move || from.first(TAKE_PAGE)).await?;
-            if page.is_empty() {
-                break;
+            let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for (number, queued) in &page {
+                chains.entry(chain_of(queued)).or_default().push((*number, queued));
             }
-            let outcomes = join_all(page.iter().map(|(number, queued)| async move {
-                self.take_one(queued).await.map(|()| *number)
-            }));
-            let (done, failed) = outcomes.await.into_iter().partition::<Vec<_>, _>(Result::is_ok);
-            let done: Vec<i64> = done.into_iter().flatten().collect();
-            taken += done.len();
-            let from = Arc::clone(&inbox);
-            let waiting = here(move || from.remove(&done).and_then(|()| from.waiting())).await?;
-            self.inner().common.metrics.signals_queued.set(waiting);
-            if let Some(Err(refused)) = failed.into_iter().next() {
+            let outcomes = join_all(chains.into_values().map(|chain| self.take_chain(chain))).await;
+            let (mut decided, mut set_aside, mut failed) = (Vec::new(), Vec::new(), None);
+            for outcome in outcomes {
+                decided.extend(outcome.decided);
+                set_aside.extend(outcome.set_aside);
+                failed = failed.or(outcome.failed);
+            }
+            taken += decided.len();
+            let of = Arc::clone(&inbox);
+            here(move || of.settle(&decided, &set_aside)).await?;
+            self.show_spooled();
+            if let Some(refused) = failed {
                 return Err(refused.to_string());
             }
         }
@@ -386,16 +430,40 @@ impl Engine {
         Ok(())
     }
 
-    /// Decides one signal. What the caller got wrong is counted, since nobody waits for an answer.
+    /// Decides signals one after the other, until one has to wait.
+    async fn take_chain(&self, chain: Vec<(i64, &Queued)>) -> Taken {
+        let mut taken = Taken::default();
+        for (number, queued) in chain {
+            match self.take_one(queued).await {
+                Ok(()) => taken.decided.push(number),
+                // By a mistake of the caller or a defect of ours: those behind it must not wait for
+                // ever, and nobody else would keep it.
+                Err(refused)
+                    if refused.reason.blame() == Blame::Caller
+                        || refused.reason == Reason::InternalError =>
+                {
+                    let reason = refused.reason.code();
+                    tracing::error!(
+                        event = "signal_set_aside",
+                        reason,
+                        "a queued signal cannot be decided"
+                    );
+                    self.refused_at_edge(refused.reason, "/pubsub", None);
+                    taken.set_aside.push((number, reason));
+                }
+                Err(refused) => {
+                    taken.failed = Some(refused);
+                    break;
+                }
+            }
+        }
+        taken
+    }
+
     async fn take_one(&self, queued: &Queued) -> Result<(), Refused> {
         let Push { message_id, payload, data, delivery_attempt, .. } =
-            match parse_push(&queued.push, &JsonLimits::default()) {
-                Ok(push) => push,
-                Err(fault) => {
-                    self.refused_at_edge(fault.reason, "/pubsub", None);
-                    return Ok(());
-                }
-            };
+            parse_push(&queued.push, &JsonLimits::default())
+                .map_err(|fault| Refused::new(fault.reason, fault.detail.as_str()))?;
         let message = Message {
             id: &message_id,
             data: &data,
@@ -404,13 +472,44 @@ impl Engine {
             actor: queued.actor.clone().into(),
             may_register: true,
         };
-        match self.take(message).await {
-            Ok(_) => Ok(()),
-            Err(refused) if refused.reason.blame() == Blame::Caller => {
-                self.refused_at_edge(refused.reason, "/pubsub", None);
-                Ok(())
+        self.take(message).await.map(drop)
+    }
+}
+
+/// What became of the signals of one chain.
+#[derive(Default)]
+struct Taken {
+    decided: Vec<i64>,
+    set_aside: Vec<(i64, &'static str)>,
+    failed: Option<Refused>,
+}
+
+/// Whose chain a signal belongs to; none for one that cannot be read.
+fn chain_of(queued: &Queued) -> Option<TenantId> {
+    let push = parse_push(&queued.push, &JsonLimits::default()).ok()?;
+    tenant_of(&push.payload).cloned()
+}
+
+/// Why a spool was not carried over.
+enum NotCarried {
+    /// The store did not take everything now.
+    Now(String),
+    /// It never will.
+    Ever(String),
+}
+
+impl From<CopyError> for NotCarried {
+    fn from(error: CopyError) -> NotCarried {
+        let text = error.to_string();
+        match error {
+            CopyError::Unavailable(_) | CopyError::Fatal(_) | CopyError::Refused => {
+                NotCarried::Now(text)
             }
-            Err(refused) => Err(refused),
+            CopyError::Altered { .. }
+            | CopyError::Foreign { .. }
+            | CopyError::Fork { .. }
+            | CopyError::Gap { .. }
+            | CopyError::Late { .. } => NotCarried::Ever(text),
         }
     }
 }
@@ -423,26 +522,29 @@ struct Moved {
     changes: Vec<Stored>,
 }
 
-/// Carries a spool over in the order in which it was filled.
-fn carry_all(spool: &Spool, standby: &dyn Standby) -> Result<Moved, ReadError> {
-    let size = spool.store.head()?.size;
+/// Carries a spool over in the order in which it was filled, always from the beginning: changes are
+/// made again as well, and what is there is passed over.
+fn carry_all(spool: &Spool, standby: &dyn Standby) -> Result<Moved, NotCarried> {
+    let own = |error: ReadError| match error {
+        ReadError::Unavailable(why) => NotCarried::Now(why),
+        ReadError::Corrupt(why) => NotCarried::Ever(why),
+    };
+    let size = spool.store.head().map_err(own)?.size;
     let mut moved = Moved::default();
-    if spool.carried.load(Ordering::Acquire) >= size {
+    if size == 0 {
         return Ok(moved);
     }
-    let failed = |error: crate::copy::CopyError| ReadError::Unavailable(error.to_string());
-    let ledger = standby.carrier()?;
-    let mut copier = Copier::new(&*ledger).map_err(failed)?;
-    // From the beginning, also after a try that failed: the changes are made again as well.
+    let ledger = standby.carrier().map_err(|error| NotCarried::Now(error.to_string()))?;
+    let mut copier = Copier::new(&*ledger)?;
     let mut from = 0;
     while from < size {
         // A spool has one writer, whose positions have no gaps.
         let to = (from + CARRY_PAGE).min(size);
         let scan_limit = usize::try_from(to - from).unwrap_or(usize::MAX);
-        let mut page =
-            spool.store.query(&Query { stream: None, before_pos: Some(to + 1), scan_limit })?;
+        let query = Query { stream: None, before_pos: Some(to + 1), scan_limit };
+        let mut page = spool.store.query(&query).map_err(own)?;
         page.reverse();
-        moved.receipts += copier.copy(&page).map_err(failed)?;
+        moved.receipts += copier.copy(&page)?;
         let settings = |stored: &Stored| stored.stream.base().as_str() == limits::STREAM_SETTINGS;
         moved.changes.extend(page.into_iter().filter(settings));
         from = to;
@@ -450,11 +552,9 @@ fn carry_all(spool: &Spool, standby: &dyn Standby) -> Result<Moved, ReadError> {
     Ok(moved)
 }
 
-fn local(store: &dyn Store) -> Durability {
-    match store.durability() {
-        Durability::Durable => Durability::Local,
-        other => other,
-    }
+fn unread(error: &str) -> Refused {
+    tracing::error!(event = "spool_read", error, "what stands in for the store does not answer");
+    Refused::new(Reason::FirestoreError, "what stands in for the receipt store does not answer")
 }
 
 /// Runs what blocks on a disk of this machine, whatever becomes of the store.

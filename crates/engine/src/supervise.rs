@@ -194,6 +194,8 @@ impl Supervisor {
     /// Starts a subsystem. Its workers restart together (one for all), so that none of them meets
     /// the memory of another's former life; other subsystems do not notice.
     pub fn start(&self, name: &'static str, workers: Vec<Worker>) {
+        // One that begins again is not given up any more.
+        self.given_up.send_modify(|names| names.retain(|given_up| *given_up != name));
         let subsystem = Arc::new(Subsystem::new(name));
         let (stopper, stop) = stop_pair();
         let (watched, metrics) = (Arc::clone(&subsystem), Arc::clone(&self.metrics));

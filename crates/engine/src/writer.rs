@@ -22,10 +22,12 @@ use crate::access::Access;
 use crate::act::Options;
 use crate::actions::Pool;
 use crate::commit::{Group, OpenGroup, Progress, Refused, Reply};
+use crate::decider::{Duty, receipts_max};
 use crate::ports::{AppendError, Store};
 use crate::supervise::Stop;
 
 pub(crate) struct Shared {
+    pub(crate) duty: Duty,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Arc<Progress>,
@@ -44,9 +46,12 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     // A former life may have died between `append` and its answers: what the decider believes
     // about that group is not known to be true.
     shared.progress.start_blank();
-    // Nor what that group changed: whoever looks again finds it in the store.
-    shared.access.forget_all();
-    shared.live.send_modify(|changes| *changes += 1);
+    if shared.duty == Duty::Ledger {
+        // Nor what that group changed: whoever looks again finds it in the store. While a spool
+        // stands in for that, what is known is all there is.
+        shared.access.forget_all();
+        shared.live.send_modify(|changes| *changes += 1);
+    }
     let mut writer = Writer { shared, stop, head: None, spare: None };
     loop {
         select! {
@@ -96,7 +101,11 @@ impl Writer<'_> {
         loop {
             let options = self.shared.options.load();
             let waited = spare.written_at.elapsed() >= options.spare_wait;
-            if waited || self.shared.open.receipts() >= options.spare_batch {
+            let receipts = self.shared.open.receipts();
+            // A group without receipts costs the store nothing, and more than it takes at once never
+            // come.
+            let enough = options.spare_batch.min(receipts_max(&*self.shared.store));
+            if waited || receipts == 0 || receipts >= enough {
                 return true;
             }
             if !self.pause(GATHER_INTERVAL) {
@@ -171,7 +180,7 @@ impl Writer<'_> {
         if let Some(head) = self.head.take() {
             return Ok(head);
         }
-        let head = self.shared.progress.after_vital_read(self.shared.store.head());
+        let head = self.shared.progress.vital_read(|| self.shared.store.head());
         head.map_err(|error| AppendError::Unavailable(error.to_string()))
     }
 
@@ -185,8 +194,8 @@ impl Writer<'_> {
         let shared = self.shared;
         let started = Instant::now();
         if !group.batch.entries.is_empty() {
-            shared.progress.before_append();
-            let outcome = self.append_behind_head(group);
+            let progress = Arc::clone(&shared.progress);
+            let outcome = progress.watched(|| self.append_behind_head(group));
             // A lost race is an answer, and so is that there are too many.
             let answered = matches!(
                 outcome,

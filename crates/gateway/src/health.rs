@@ -41,7 +41,9 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         (true, true) => StoreWord::StoodInFor,
         (true, false) => StoreWord::Gone,
     };
-    let words = Words::of(store_word, tampered, relaxed.is_empty() && pull.is_ok);
+    let held_back = gateway.engine.spools_held_back();
+    let strict = relaxed.is_empty() && pull.is_ok && held_back == 0;
+    let words = Words::of(store_word, tampered, strict);
     if let Some(name) = down.filter(|_| probe != Probe::Live) {
         return unavailable(timestamp, words, pull, &format!("supervisor {name} not running"));
     }
@@ -67,6 +69,7 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         "frozen": gateway.engine.is_frozen(),
         "store_stage": stage.as_str(),
         "spooled": gateway.engine.spooled(),
+        "spools_held_back": held_back,
         "dependencies": dependencies("ok", words, pull),
     });
     json_response(StatusCode::OK, &body)
@@ -95,7 +98,7 @@ struct Words {
 
 impl Words {
     /// `tampered`: the store answered with something altered. `strict`: no setting gives up a
-    /// guarantee.
+    /// guarantee, signals come in, and no spool waits for people.
     fn of(store: StoreWord, tampered: bool, strict: bool) -> Words {
         let (status, health) = match (store, tampered, strict) {
             (StoreWord::Gone, ..) | (_, true, _) => ("degraded", "red"),

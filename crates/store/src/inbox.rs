@@ -1,17 +1,16 @@
 //! Signals that wait on this machine while a shared store is away: the Inbox port on SQLite.
 //!
-//! Owns: one file with one table. Refuses to know: what a signal says, and when it is decided.
+//! Owns: one file for each ledger, with those that wait and those that were set aside. Refuses to know: what a signal says, and when it is decided.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine::ports::{Inbox, Queued, ReadError};
+use ledger::LedgerId;
 use rusqlite::{Connection, params};
 
 use crate::{OpenError, files, rows};
-
-/// The file in the directory that is given.
-const FILE: &str = "signals.db";
 
 /// FULL makes a commit wait for the disk, as the answer to whoever delivered promises.
 const SETUP: &str = "
@@ -21,33 +20,45 @@ CREATE TABLE IF NOT EXISTS signals (
     no    INTEGER PRIMARY KEY AUTOINCREMENT,
     push  BLOB NOT NULL,
     actor TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS set_aside (
+    no     INTEGER PRIMARY KEY,
+    push   BLOB NOT NULL,
+    actor  TEXT NOT NULL,
+    reason TEXT NOT NULL
 ) STRICT;";
 
 /// The Inbox port on SQLite.
-pub struct SqliteInbox(Mutex<Connection>);
+pub struct SqliteInbox {
+    conn: Mutex<Connection>,
+    waiting: AtomicU64,
+}
 
 impl SqliteInbox {
-    /// Opens the inbox in `dir`, creating both where they are missing.
+    /// Opens the inbox of `ledger` in `dir`, creating both where they are missing. Each ledger has its
+    /// own: what was said to one is not decided for another.
     ///
     /// # Errors
     /// When a file cannot be created, or is no inbox.
-    pub fn open(dir: &Path) -> Result<SqliteInbox, OpenError> {
+    pub fn open(dir: &Path, ledger: LedgerId) -> Result<SqliteInbox, OpenError> {
         files::create_dir(dir)?;
-        let path = dir.join(FILE);
+        let path = dir.join(format!("signals-{ledger}.db"));
         drop(files::create_file(&path)?);
         files::sync_dir(dir).map_err(OpenError::io("sync the spool directory"))?;
         let open = || {
             let conn = Connection::open(&path)?;
             conn.execute_batch(SETUP)?;
-            Ok(conn)
+            let waiting: i64 =
+                conn.query_row("SELECT count(*) FROM signals", [], |row| row.get(0))?;
+            Ok((conn, waiting.cast_unsigned()))
         };
-        let conn = open().map_err(OpenError::sql("open the signals that wait"))?;
-        Ok(SqliteInbox(Mutex::new(conn)))
+        let (conn, waiting) = open().map_err(OpenError::sql("open the signals that wait"))?;
+        Ok(SqliteInbox { conn: Mutex::new(conn), waiting: AtomicU64::new(waiting) })
     }
 
     fn conn(&self) -> MutexGuard<'_, Connection> {
         // A panic inside rolls its transaction back.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(
@@ -67,7 +78,9 @@ impl Inbox for SqliteInbox {
                     .execute(params![push, actor])?;
             }
             tx.commit()
-        })
+        })?;
+        self.waiting.fetch_add(signals.len() as u64, Ordering::AcqRel);
+        Ok(())
     }
 
     fn first(&self, limit: usize) -> Result<Vec<(i64, Queued)>, ReadError> {
@@ -81,18 +94,26 @@ impl Inbox for SqliteInbox {
         })
     }
 
-    fn remove(&self, numbers: &[i64]) -> Result<(), ReadError> {
+    fn settle(&self, decided: &[i64], set_aside: &[(i64, &'static str)]) -> Result<(), ReadError> {
         self.with(|conn| {
             let tx = conn.transaction()?;
-            for number in numbers {
+            for (number, reason) in set_aside {
+                tx.prepare_cached(
+                    "INSERT INTO set_aside SELECT no, push, actor, ?2 FROM signals WHERE no = ?1",
+                )?
+                .execute(params![number, reason])?;
+            }
+            for number in decided.iter().chain(set_aside.iter().map(|(number, _)| number)) {
                 tx.prepare_cached("DELETE FROM signals WHERE no = ?1")?.execute([number])?;
             }
             tx.commit()
-        })
+        })?;
+        self.waiting.fetch_sub((decided.len() + set_aside.len()) as u64, Ordering::AcqRel);
+        Ok(())
     }
 
-    fn waiting(&self) -> Result<i64, ReadError> {
-        self.with(|conn| conn.query_row("SELECT count(*) FROM signals", [], |row| row.get(0)))
+    fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Acquire)
     }
 }
 
@@ -104,31 +125,48 @@ mod tests {
         Queued { push: vec![nth, 0, b'\''], actor: format!("key {nth}") }
     }
 
+    const LEDGER: LedgerId = LedgerId([7; 16]);
+
+    fn first(inbox: &SqliteInbox) -> Vec<Queued> {
+        inbox.first(9).unwrap().into_iter().map(|(_, signal)| signal).collect()
+    }
+
     #[test]
     fn signals_wait_in_order_and_survive_the_process() {
         let dir = tempfile::tempdir().unwrap();
-        let inbox = SqliteInbox::open(dir.path()).unwrap();
+        let open = || SqliteInbox::open(dir.path(), LEDGER).unwrap();
+        let inbox = open();
         inbox.put(&[queued(1), queued(2)]).unwrap();
-        inbox.put(&[queued(3)]).unwrap();
+        inbox.put(&[queued(3), queued(4)]).unwrap();
         drop(inbox);
-        let inbox = SqliteInbox::open(dir.path()).unwrap();
-        assert_eq!(inbox.waiting().unwrap(), 3);
-        let first = inbox.first(2).unwrap();
-        let bodies: Vec<_> = first.iter().map(|(_, signal)| signal.clone()).collect();
-        assert_eq!(bodies, [queued(1), queued(2)]);
-        inbox.remove(&[first[0].0]).unwrap();
-        let left: Vec<_> = inbox.first(9).unwrap().into_iter().map(|(_, signal)| signal).collect();
-        assert_eq!(left, [queued(2), queued(3)]);
+        let inbox = open();
+        assert_eq!(inbox.waiting(), 4);
+        assert_eq!(first(&inbox), [1, 2, 3, 4].map(queued));
+        assert_eq!(inbox.first(1).unwrap()[0].1, queued(1));
+        inbox.settle(&[1], &[(3, "invalid_field")]).unwrap();
+        assert_eq!((inbox.waiting(), first(&inbox)), (2, [2, 4].map(queued).to_vec()));
+        let kept = "SELECT no, reason FROM set_aside";
+        let kept = inbox.conn().query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(kept, Ok((3_i64, "invalid_field".to_owned())));
         // A number is never given twice, so that nothing new is removed for something old.
-        inbox.remove(&[first[1].0, 3]).unwrap();
-        inbox.put(&[queued(4)]).unwrap();
-        assert_eq!(inbox.first(1).unwrap()[0].0, 4);
+        inbox.settle(&[2, 4], &[]).unwrap();
+        inbox.put(&[queued(5)]).unwrap();
+        assert_eq!(inbox.first(1).unwrap()[0].0, 5);
+    }
+
+    #[test]
+    fn each_ledger_has_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |ledger| SqliteInbox::open(dir.path(), LedgerId([ledger; 16])).unwrap();
+        open(1).put(&[queued(1)]).unwrap();
+        assert_eq!((open(1).waiting(), open(2).waiting()), (1, 0));
     }
 
     #[test]
     fn a_file_that_is_no_inbox_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), [7; 8192]).unwrap();
-        assert!(matches!(SqliteInbox::open(dir.path()), Err(OpenError::Sql { .. })));
+        std::fs::write(dir.path().join(format!("signals-{LEDGER}.db")), [7; 8192]).unwrap();
+        let opened = SqliteInbox::open(dir.path(), LEDGER);
+        assert!(matches!(opened, Err(OpenError::Sql { .. })));
     }
 }

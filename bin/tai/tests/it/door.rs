@@ -155,7 +155,7 @@ fn a_customer_is_quoted_the_plan_it_holds() {
         let body = response.json().unwrap();
         assert_eq!(body["status"], "ok");
         assert_eq!(body["customer_id"], "test-001");
-        let price = json!({"amount": amount, "currency": "USD", "plan": plan, "period": "month"});
+        let price = json!({"amount": amount, "currency": "USD", "plan": plan, "period": "month", "source": "ledger"});
         assert_eq!(body["price"], price);
         assert_eq!(body["receipt_id"], receipt_id(&response).as_str());
         let stored = get(&mut client, &format!("/receipts/{}", receipt_id(&response))).body;

@@ -181,7 +181,7 @@ fn rides_out(ground: &Ground, away: fn(&Cluster), back: fn(&Cluster)) {
     assert!(flushed as usize > SOME, "{flushed}");
     let listed = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> =
-        listed.filter(|name| !name.to_str().unwrap().starts_with("signals")).collect();
+        listed.filter(|name| !name.to_str().unwrap().starts_with("signals-")).collect();
     assert!(left.is_empty(), "{left:?}");
     stop(tai);
     let receipts = ground.verified();
@@ -349,7 +349,8 @@ fn nothing_is_decided_on_what_is_too_old_or_beyond_the_room_there_is() {
 fn an_operator_takes_the_database_out_and_brings_it_back() {
     let Some(ground) = Ground::new() else { testkit::skip!("PostgreSQL is not installed") };
     let spool = ground.spool();
-    let tai = ground.start(&[("SPOOL_DIR", &spool), ("RECOVERY_STAGE_MS", "400")]);
+    // Longer than it takes until what is changed live is read again.
+    let tai = ground.start(&[("SPOOL_DIR", &spool), ("RECOVERY_STAGE_MS", "1200")]);
     let address = tai.address();
     grant_all(address);
     let mut caller = Caller::local(address);
@@ -369,4 +370,87 @@ fn an_operator_takes_the_database_out_and_brings_it_back() {
     assert_eq!(asking.quote(&tenant(0)).header("x-durability"), Some("durable"));
     stop(tai);
     assert_kept(&ground.verified(), &Prices::from([price(&waiting)]));
+}
+
+#[test]
+fn a_database_that_hangs_under_reads_is_noticed_and_tenants_keys_go_on() {
+    let Some(ground) = Ground::new() else { testkit::skip!("PostgreSQL is not installed") };
+    let (spool, admin) = (ground.spool(), new_key());
+    let envs = [("SPOOL_DIR", spool.as_str()), ("RECOVERY_STAGE_MS", "100")];
+    let mut tai = start_guarded(&ground.dir(), &admin, &ground.envs(&envs));
+    tai.expect_errors();
+    let address = tai.address();
+    let mut operator = Caller::keyed(address, &admin);
+    let granted = operator.post("/marketplace", &event(&tenant(0), "grant"));
+    let receipt = receipt_id(&granted);
+    let order = json!({"tenant_id": tenant(0), "scopes": ["marketplace:write", "receipts:read"]});
+    let key = issue(&mut operator, &order);
+    let mut caller = key.caller(address);
+    assert_eq!(caller.quote(&tenant(0)).header("x-durability"), Some("durable"));
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..40)
+            .map(|_| {
+                let (end, path, admin) = (&end, format!("/receipts/{receipt}"), &admin);
+                scope.spawn(move || {
+                    let mut reader = Caller::keyed(address, admin);
+                    while !end.load(Ordering::Acquire) {
+                        let status = reader.get(&path).status;
+                        assert!(matches!(status, 200 | 503 | 504), "{status}");
+                    }
+                })
+            })
+            .collect();
+        ground.cluster.freeze();
+        until_stage(address, "away");
+        // What is known of a key holds for a while.
+        let priced = caller.quote(&tenant(0));
+        assert_eq!(priced.header("x-durability"), Some("local"), "{}", text(&priced));
+        end.store(true, Ordering::Release);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        ground.cluster.thaw();
+    });
+    until_stage(address, "up");
+    stop(tai);
+    ground.verified();
+}
+
+#[test]
+fn a_damaged_spool_is_set_aside_and_holds_nobody_up() {
+    testkit::needs_python!();
+    let Some(ground) = Ground::new() else { testkit::skip!("PostgreSQL is not installed") };
+    let spool = ground.spool();
+    let envs = [("SPOOL_DIR", spool.as_str())];
+    let mut tai = ground.start(&envs);
+    grant_all(tai.address());
+    ground.cluster.kill();
+    until_stage(tai.address(), "away");
+    let mut caller = Caller::local(tai.address());
+    // The newest one would be found altered when it is opened.
+    for _ in 0..3 {
+        assert_eq!(caller.quote(&tenant(0)).header("x-durability"), Some("local"));
+    }
+    assert_eq!(caller.post("/pubsub", &signal("m-1", &tenant(1), 10)).status, 202);
+    tai.kill().unwrap();
+    let lane = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let lane = lane.into_iter().find(|path| path.is_dir()).unwrap();
+    let change = "import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=5)
+db.execute(\"UPDATE receipts SET hash = zeroblob(32) WHERE pos = 1\")
+assert db.total_changes == 1
+db.commit()";
+    python(change, &[lane.join("ledger.db").to_str().unwrap()]);
+    ground.cluster.restart().unwrap();
+    let tai = ground.start(&envs);
+    tai.wait_for_event("spool_set_aside", Duration::from_secs(30)).unwrap();
+    let mut caller = Caller::local(tai.address());
+    until("the signal is decided", || {
+        let found = caller.receipts(&format!("tenant_id={}", tenant(1)));
+        found.iter().any(|receipt| receipt["idem"].is_string()).then_some(())
+    });
+    let shown = health(tai.address());
+    assert_eq!((&shown["health"], &shown["spools_held_back"]), (&"yellow".into(), &1.into()));
+    assert!(lane.with_extension("set-aside").exists(), "it is kept");
+    stop(tai);
+    ground.verified();
 }

@@ -276,6 +276,7 @@ fn health() -> Value {
         must("frozen", described(flag(), "no receipt of a tenant is taken")),
         must("store_stage", described(stage(), "where a shared receipt store stands")),
         must("spooled", described(count(), "receipts that wait for the store to be back")),
+        must("spools_held_back", described(count(), "spools that cannot be carried over")),
         must("dependencies", dependencies()),
     ])
 }
