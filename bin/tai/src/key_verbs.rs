@@ -59,7 +59,7 @@ async fn create(
     settings: &Settings,
     label: Option<String>,
 ) -> anyhow::Result<(MadeKey, ReceiptId)> {
-    let Served { store, notes, workers, .. } = served;
+    let Served { store, notes, workers } = served;
     let key = make_key(&store.identity(), &KeyOwner::Service)?;
     let parts = Parts {
         store,

@@ -16,7 +16,7 @@ use engine::supervise::Stop;
 use gateway::process::Pull;
 use gateway::{Blocked, Gateway, Process};
 use governors::StreamState;
-use settings::{Baseline, Change, Lease, Resolved, Source};
+use settings::{Baseline, Change, Lease, Resolved, Source, SpoolUse};
 use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::sync::{Notify, watch};
@@ -98,7 +98,17 @@ impl Live {
         let newest = *to.engine.live_changes().borrow();
         let stream = StreamName::system(limits::STREAM_SETTINGS);
         let state = to.engine.state(&stream).await.context("cannot read the live settings")?;
-        let resolved = self.resolve(&state, to.engine.clock().now());
+        let mut resolved = self.resolve(&state, to.engine.clock().now());
+        // Who takes the store out on all instances brings it back on one: the others read it there.
+        if resolved.settings.receipt_spool == SpoolUse::Forced
+            && to.engine.store().is_shared()
+            && let Ok(there) = to.engine.state_in_ledger(&stream).await
+        {
+            let there = self.resolve(&there, to.engine.clock().now());
+            if there.settings.receipt_spool != SpoolUse::Forced {
+                resolved = there;
+            }
+        }
         for name in &resolved.ignored {
             tracing::warn!(event = "live_change_ignored", name, "a live change is not usable");
         }

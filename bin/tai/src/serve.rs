@@ -159,10 +159,11 @@ async fn begin(
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
         let served = stores::open(settings)?;
+        let standby = stores::standby(settings, &*served.store)?;
         let head = served.store.head().context("cannot read the ledger's head")?;
-        anyhow::Ok((served, head))
+        anyhow::Ok((served, standby, head))
     });
-    let (Served { store, notes, workers, standby }, head) = opened?;
+    let (Served { store, notes, workers }, standby, head) = opened?;
     if store.durability() == Durability::Volatile {
         tracing::warn!(
             event = "volatile",

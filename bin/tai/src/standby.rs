@@ -7,15 +7,18 @@
 //! <SPOOL_DIR>/<lane>/                a spool: a ledger of lanes, named after them
 //! <SPOOL_DIR>/<lane>.set-aside/      one of which a receipt cannot be carried over
 //! <SPOOL_DIR>/signals-<ledger>.db    signals that wait
+//! <SPOOL_DIR>/lock                   held by the instance whose directory it is
 //! ```
 //!
 //! What if the process dies here? A directory that is not a whole ledger yet opens as an empty one,
 //! and one that is half removed holds no receipt that is not in the store: what is removed goes
 //! under another name first.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context;
 use engine::ports::{Identity, Inbox, OpenSpool, ReadError, Standby, Store};
 use engine::supervise::Worker;
 use ledger::LedgerId;
@@ -39,19 +42,23 @@ pub(crate) struct Spools {
 struct Dir {
     path: PathBuf,
     inbox: Arc<SqliteInbox>,
+    /// Held by the one instance whose directory it is.
+    _lock: File,
 }
+
+/// The file that is locked.
+const LOCK: &str = "lock";
 
 impl Spools {
     /// Opens the directory, where there is one. `ledger` is what receipts are carried over to, and
     /// `id` which one that is.
-    pub(crate) fn open(
-        dir: Option<&Path>,
-        ledger: Ledger,
-        id: LedgerId,
-    ) -> Result<Spools, store::OpenError> {
+    pub(crate) fn open(dir: Option<&Path>, ledger: Ledger, id: LedgerId) -> anyhow::Result<Spools> {
         let open = |path: &Path| {
             let inbox = Arc::new(SqliteInbox::open(path, id)?);
-            Ok(Dir { path: path.to_owned(), inbox })
+            let lock = File::create(path.join(LOCK)).context("cannot create the lock")?;
+            lock.try_lock()
+                .context("another instance uses the directory, and each needs its own")?;
+            anyhow::Ok(Dir { path: path.to_owned(), inbox, _lock: lock })
         };
         Ok(Spools { dir: dir.map(open).transpose()?, ledger })
     }

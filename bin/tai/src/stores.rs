@@ -33,8 +33,6 @@ pub(crate) struct Served {
     pub(crate) notes: Vec<(&'static str, String)>,
     /// What it needs beside the writer.
     pub(crate) workers: Vec<Worker>,
-    /// What stands in for it while it is away.
-    pub(crate) standby: Option<Arc<dyn Standby>>,
 }
 
 /// A shared ledger, to be opened once more.
@@ -55,11 +53,17 @@ impl Ledger {
     }
 }
 
-fn standby(
+/// What stands in for `store`, which the settings name, while it is away; nothing for one that is
+/// not shared. Blocks.
+pub(crate) fn standby(
     settings: &Settings,
-    ledger: Ledger,
     store: &dyn Store,
 ) -> anyhow::Result<Option<Arc<dyn Standby>>> {
+    let ledger = match settings.receipt_ledger_backend {
+        Backend::Memory | Backend::Sqlite => return Ok(None),
+        Backend::Postgres => Ledger::Postgres(database(settings)?),
+        Backend::Firestore => Ledger::Firestore(firestore(settings)?),
+    };
     let (dir, id) = (settings.spool_dir.as_deref(), store.identity().ledger);
     let spools = Spools::open(dir, ledger, id).context("SPOOL_DIR")?;
     Ok(Some(Arc::new(spools)))
@@ -71,7 +75,7 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
         Backend::Memory => {
             let store = SqliteStore::memory().context("cannot open the receipt store")?;
             let store = Arc::new(store);
-            Ok(Served { store, notes: Vec::new(), workers: Vec::new(), standby: None })
+            Ok(Served { store, notes: Vec::new(), workers: Vec::new() })
         }
         Backend::Sqlite => {
             let store = SqliteStore::open(&settings.ledger_dir, &store_options(settings));
@@ -81,27 +85,25 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<Served> {
             let notes = rewritten.then(|| ("recovery", what())).into_iter().collect();
             let maintained = Arc::clone(&store);
             let worker = maintenance(move || maintained.maintain());
-            Ok(Served { store, notes, workers: vec![worker], standby: None })
+            Ok(Served { store, notes, workers: vec![worker] })
         }
         Backend::Postgres => {
             let options = database(settings)?;
             let store = Arc::new(PgStore::connect(&options).context("DATABASE_URL")?);
-            let standby = standby(settings, Ledger::Postgres(options), &*store)?;
             let maintained = Arc::clone(&store);
             let worker = maintenance(move || maintained.maintain());
-            Ok(Served { store, notes: Vec::new(), workers: vec![worker], standby })
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
         }
         Backend::Firestore => {
             let options = firestore(settings)?;
             let store = Arc::new(FirestoreStore::open(&options).context("GCP_PROJECT_ID")?);
-            let standby = standby(settings, Ledger::Firestore(options), &*store)?;
             let (maintained, closed) = (Arc::clone(&store), Arc::clone(&store));
             // Closed by the thread that may block; the next life of it renews the lease.
             let worker = Worker::thread("store_maintenance", move |stop: Stop| {
                 beat(&stop, || maintained.maintain());
                 closed.close();
             });
-            Ok(Served { store, notes: Vec::new(), workers: vec![worker], standby })
+            Ok(Served { store, notes: Vec::new(), workers: vec![worker] })
         }
     }
 }

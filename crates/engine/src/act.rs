@@ -22,7 +22,7 @@ use crate::commit::{Decided, Refused, Reply, Work};
 use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
 use crate::keys::{CallerKey, Keyed};
-use crate::outage::{self, Outage, Route, SpoolUse, Writes};
+use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
 use crate::ports::{ReadError, Standby, Store, Stored};
 use crate::spool::SPOOL_SUP;
@@ -127,7 +127,7 @@ pub(crate) struct Inner {
     pub(crate) common: Common,
     pub(crate) registry: Registry,
     outage: Outage,
-    reads: Arc<Semaphore>,
+    pub(crate) reads: Arc<Semaphore>,
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
@@ -143,6 +143,7 @@ impl Engine {
         let Parts { store, rules, clock, registry, metrics, store_workers, standby, does_due } =
             parts;
         let options = Arc::new(ArcSwap::from_pointee(options));
+        metrics.store_stage.set(Stage::Up as i64);
         let common = Common {
             rules,
             clock,

@@ -27,6 +27,7 @@ use crate::commit::{
     Decided, Group, OpenGroup, Progress, Refused, Reply, Submission, Waiting, Work,
 };
 use crate::keys::{Keyed, seal_snapshot};
+use crate::outage::RETRY_AFTER_S;
 use crate::ports::{Durability, Entry, IdemKey, Identity, ReadError, Snapshot, Store, Stored};
 use crate::supervise::Stop;
 
@@ -472,8 +473,8 @@ pub(crate) fn local(durability: Durability) -> Durability {
 }
 
 pub(crate) fn too_old() -> Refused {
-    let detail = "the receipt store is away, and what is known of the tenant is too old";
-    Refused::new(Reason::GovernorNotReady, detail)
+    let detail = "the receipt store is away, and nothing recent enough is known of the tenant here";
+    Refused { retry_after_s: Some(RETRY_AFTER_S), ..Refused::new(Reason::GovernorNotReady, detail) }
 }
 
 /// A defect of ours touches this command alone; the stream is read again from the store.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use governors::{Command, KeyChange};
+use governors::{Command, KeyChange, StreamState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,9 @@ use types::{Reason, StreamName, limits};
 
 use crate::act::Engine;
 use crate::commit::Refused;
-use crate::ports::Standby;
+use crate::decider::local;
+use crate::load;
+use crate::ports::{Durability, Standby};
 use crate::spool::{Spool, Spools};
 use crate::supervise::Stop;
 
@@ -46,7 +48,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When a caller that was refused may come again.
-const RETRY_AFTER_S: i64 = 10;
+pub(crate) const RETRY_AFTER_S: i64 = 10;
 
 /// Where a shared store stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,6 +186,30 @@ impl Engine {
         self.stage() < Stage::Writes && self.outage().spools.current().is_some()
     }
 
+    /// What a receipt survives that is given out now.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        let spool = self.outage().spools.current().filter(|_| self.is_spooling());
+        spool.map_or_else(|| self.store().durability(), |spool| local(spool.store.durability()))
+    }
+
+    /// A stream's state as the store has it, also while that is taken out.
+    ///
+    /// # Errors
+    /// When the store does not answer, or too many ask it.
+    pub async fn state_in_ledger(&self, stream: &StreamName) -> Result<StreamState, Refused> {
+        let turn = Arc::clone(&self.inner().reads).try_acquire_owned().map_err(|_| away())?;
+        let ledger = &self.inner().ledger;
+        let (store, progress) = (Arc::clone(&ledger.store), Arc::clone(&ledger.progress));
+        let stream = stream.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            load::load(&*store, &stream, &progress)
+        });
+        let loaded = loaded.await.ok().and_then(Result::ok).ok_or_else(away)?;
+        Ok(loaded.live.now.state)
+    }
+
     /// Receipts that wait to be carried over to the store.
     #[must_use]
     pub fn spooled(&self) -> u64 {
@@ -307,7 +333,7 @@ async fn follow(engine: &Engine) {
         tracing::warn!(
             event = "store_stage",
             stage = next_word,
-            "the receipt store is {next_word}"
+            "the receipt store is at the stage {next_word}"
         );
         engine.outage().stage.send_replace(next);
         engine.inner().common.metrics.store_stage.set(next as i64);

@@ -8,7 +8,7 @@
 //! never before; what was carried over twice is passed over the second time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub(crate) struct Spools {
     standby: Option<Arc<dyn Standby>>,
     current: ArcSwapOption<Spool>,
     left: Mutex<Vec<Arc<Spool>>>,
+    /// Those of lives before have been looked for, which is done once in a life.
+    gathered: AtomicBool,
     /// Those that cannot be opened, or hold what cannot be carried over.
     held_back: AtomicU64,
     /// The live settings as they were read last: what changes to them are decided on.
@@ -75,6 +77,7 @@ impl Spools {
             standby,
             current: ArcSwapOption::empty(),
             left: Mutex::default(),
+            gathered: AtomicBool::new(false),
             held_back: AtomicU64::new(0),
             settings: Mutex::default(),
         }
@@ -158,6 +161,9 @@ impl Engine {
     pub(crate) async fn gather_left(&self) {
         let spools = &self.outage().spools;
         let Some(standby) = spools.standby.clone() else { return };
+        if spools.gathered.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let identity = self.store().identity();
         let opened = here(move || {
             let (left, held_back) = standby.left(&identity)?;

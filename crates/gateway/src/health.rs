@@ -63,7 +63,7 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         "db": words.db,
         "pubsub": pull.word,
         "backend": store.backend(),
-        "durability": store.durability().as_str(),
+        "durability": gateway.engine.durability().as_str(),
         "relaxed": relaxed,
         "tampered": tampered,
         "frozen": gateway.engine.is_frozen(),

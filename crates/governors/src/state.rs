@@ -124,8 +124,8 @@ pub enum SystemState {
     Keys(Keys),
     /// `_settings`: live changes to settings, and blocked sources.
     Settings(Box<LiveState>),
-    /// A system stream of another version, which takes nothing; or the lane of a tenant read by
-    /// itself, whose receipts change nothing.
+    /// A system stream of another version, which takes nothing; or a lane read by itself, whose
+    /// receipts go on from the state of the chain beside it.
     Unlisted,
 }
 
@@ -144,10 +144,13 @@ impl StreamState {
     /// The state before the first receipt.
     #[must_use]
     pub fn empty(stream: &StreamName) -> StreamState {
-        if !stream.is_system() && !stream.is_lane() {
+        if stream.is_lane() {
+            return StreamState::System(SystemState::Unlisted);
+        }
+        if !stream.is_system() {
             return StreamState::Tenant(TenantState::default());
         }
-        StreamState::System(match stream.base().as_str() {
+        StreamState::System(match stream.as_str() {
             limits::STREAM_SIGNALS => SystemState::Signals,
             limits::STREAM_EDGE => SystemState::Edge,
             limits::STREAM_OPS => SystemState::Ops,

@@ -176,12 +176,17 @@ fn rides_out(ground: &Ground, away: fn(&Cluster), back: fn(&Cluster)) {
     });
     let shown = health(address);
     assert_eq!((&shown["health"], &shown["spooled"]), (&"green".into(), &0.into()), "{shown}");
+    assert_eq!(metric(address, "tai_store_stage"), 4);
     assert!(tai.log_lines().iter().any(|line| line.contains("Flushed ")), "as seed 002 greps for");
     let flushed = metric(address, "tai_receipts_flushed_total");
     assert!(flushed as usize > SOME, "{flushed}");
     let listed = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name());
-    let left: Vec<_> =
-        listed.filter(|name| !name.to_str().unwrap().starts_with("signals-")).collect();
+    let left: Vec<_> = listed
+        .filter(|name| {
+            let name = name.to_str().unwrap();
+            !name.starts_with("signals-") && name != "lock"
+        })
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     stop(tai);
     let receipts = ground.verified();
@@ -352,24 +357,47 @@ fn an_operator_takes_the_database_out_and_brings_it_back() {
     // Longer than it takes until what is changed live is read again.
     let tai = ground.start(&[("SPOOL_DIR", &spool), ("RECOVERY_STAGE_MS", "1200")]);
     let address = tai.address();
+    let mut other = start(&ground.room.path().join("other"), &ground.envs(&[]));
+    other.expect_errors();
     grant_all(address);
-    let mut caller = Caller::local(address);
-    let mut put = |value: &str| {
-        let set = caller.put("/admin/settings/RECEIPT_SPOOL", &json!({"value": value}));
+    // Each on a connection of its own: one that idles is closed.
+    let put = |value: &str| {
+        let set =
+            Caller::local(address).put("/admin/settings/RECEIPT_SPOOL", &json!({"value": value}));
         assert_eq!(set.status, 200, "{}", text(&set));
     };
     put("forced");
     until_stage(address, "away");
-    let mut asking = Caller::local(address);
-    let waiting = asking.quote(&tenant(0));
+    // The other instance goes and comes back with it, and the directory is this one's alone.
+    until_stage(other.address(), "away");
+    let refused = command(&ground.room.path().join("third"), &["serve"])
+        .env("PORT", "0")
+        .envs(ground.envs(&[("SPOOL_DIR", &spool)]))
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("SPOOL_DIR: another instance"));
+    assert_eq!(health(address)["durability"], "local");
+    let waiting = Caller::local(address).quote(&tenant(0));
     assert_eq!((waiting.status, waiting.header("x-durability")), (200, Some("local")));
     put("auto");
     until_stage(address, "up");
+    until_stage(other.address(), "up");
+    stop(other);
     let stages: Vec<String> = stages(&tai).into_iter().map(|(stage, _)| stage).collect();
     assert_eq!(stages, ["away", "reads", "writes", "signals", "up"]);
-    assert_eq!(asking.quote(&tenant(0)).header("x-durability"), Some("durable"));
+    let durable = Caller::local(address).quote(&tenant(0));
+    assert_eq!(durable.header("x-durability"), Some("durable"));
     stop(tai);
     assert_kept(&ground.verified(), &Prices::from([price(&waiting)]));
+    // Changes of settings that were made in a lane are no obstacle to a copy.
+    let copy = ground.room.path().join("copy");
+    let copied: Said = command(&ground.dir(), &["ledger", "backup", copy.to_str().unwrap()])
+        .envs(ground.envs(&[]))
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(copied.code, Some(0), "{}{}", copied.out, copied.err);
 }
 
 #[test]

@@ -1,13 +1,27 @@
 //! A ledger on disk, for the author that all backends share.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ledger::Verifier;
-use store::{Options, Reader, SqliteStore, Synchronous};
+use store::{OpenError, Options, Reader, SqliteStore, Synchronous};
 pub(crate) use testkit::store::author::*;
 
+/// How long a lock may outlive whoever took it: see [`open`].
+const INHERITED: Duration = Duration::from_secs(10);
+
+/// Opens a ledger that nobody else has open. A process that another test is starting has inherited
+/// every lock of this one until it runs its own program.
 pub(crate) fn open(dir: &Path) -> SqliteStore {
-    SqliteStore::open(dir, &Options { synchronous: Synchronous::Full }).unwrap()
+    let deadline = Instant::now() + INHERITED;
+    loop {
+        match SqliteStore::open(dir, &Options { synchronous: Synchronous::Full }) {
+            Err(OpenError::Locked) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Verifies a ledger from its files; gives the receipts counted.
