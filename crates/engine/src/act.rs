@@ -561,8 +561,9 @@ impl Engine {
             reconcile::flush_edge(self).await;
             self.note("stop", "graceful shutdown".to_owned()).await
         };
-        // A store that hangs must not cost all the time that there is.
-        let recorded_by = ended_by.min(time::Instant::now() + deadline / 4);
+        // A store somewhere else that hangs must not cost all the time that there is.
+        let share = if self.store().is_shared() { deadline / 4 } else { deadline };
+        let recorded_by = ended_by.min(time::Instant::now() + share);
         let recorded = time::timeout_at(recorded_by, record).await;
         // The way back ends here: the next start goes it again.
         supervisor.stop(OUTAGE_SUP).await;

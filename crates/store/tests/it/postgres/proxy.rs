@@ -72,7 +72,8 @@ impl Proxy {
     pub(crate) fn release(&self) {
         for (mut server, bytes) in self.inside.late.lock().unwrap().drain(..) {
             server.write_all(&bytes).unwrap();
-            server.shutdown(Shutdown::Write).unwrap();
+            // It may have done with it and closed the connection by now.
+            let _ = server.shutdown(Shutdown::Write);
             let _ = server.read_to_end(&mut Vec::new());
         }
     }
