@@ -411,6 +411,9 @@ impl Engine {
         while inbox.waiting() > 0 {
             let from = Arc::clone(&inbox);
             let page = here(move || from.first(TAKE_PAGE)).await?;
+            if page.is_empty() {
+                break;
+            }
             let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
             for (number, queued) in &page {
                 chains.entry(chain_of(queued)).or_default().push((*number, queued));

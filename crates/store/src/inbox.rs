@@ -77,10 +77,11 @@ impl Inbox for SqliteInbox {
                 tx.prepare_cached("INSERT INTO signals (push, actor) VALUES (?1, ?2)")?
                     .execute(params![push, actor])?;
             }
-            tx.commit()
-        })?;
-        self.waiting.fetch_add(signals.len() as u64, Ordering::AcqRel);
-        Ok(())
+            tx.commit()?;
+            // While nobody else looks: a signal that is seen is counted.
+            self.waiting.fetch_add(signals.len() as u64, Ordering::AcqRel);
+            Ok(())
+        })
     }
 
     fn first(&self, limit: usize) -> Result<Vec<(i64, Queued)>, ReadError> {
@@ -103,13 +104,16 @@ impl Inbox for SqliteInbox {
                 )?
                 .execute(params![number, reason])?;
             }
+            let mut gone = 0;
             for number in decided.iter().chain(set_aside.iter().map(|(number, _)| number)) {
-                tx.prepare_cached("DELETE FROM signals WHERE no = ?1")?.execute([number])?;
+                gone +=
+                    tx.prepare_cached("DELETE FROM signals WHERE no = ?1")?.execute([number])?;
             }
-            tx.commit()
-        })?;
-        self.waiting.fetch_sub((decided.len() + set_aside.len()) as u64, Ordering::AcqRel);
-        Ok(())
+            tx.commit()?;
+            // Those that were there: whoever was disturbed settles some of them again.
+            self.waiting.fetch_sub(gone as u64, Ordering::AcqRel);
+            Ok(())
+        })
     }
 
     fn waiting(&self) -> u64 {
@@ -145,6 +149,8 @@ mod tests {
         assert_eq!(inbox.first(1).unwrap()[0].1, queued(1));
         inbox.settle(&[1], &[(3, "invalid_field")]).unwrap();
         assert_eq!((inbox.waiting(), first(&inbox)), (2, [2, 4].map(queued).to_vec()));
+        inbox.settle(&[1], &[(3, "invalid_field")]).unwrap();
+        assert_eq!(inbox.waiting(), 2, "those were settled before");
         let kept = "SELECT no, reason FROM set_aside";
         let kept = inbox.conn().query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?)));
         assert_eq!(kept, Ok((3_i64, "invalid_field".to_owned())));
