@@ -344,7 +344,13 @@ impl Engine {
             let _turn = turn;
             progress.read(|| read(&*store))
         };
-        match tokio::task::spawn_blocking(read).await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = tokio::task::spawn_blocking(read) => outcome,
+            // The read goes on, and keeps its turn; whoever asked need not wait for it.
+            () = self.store_gone() => return Err(outage::away()),
+        };
+        match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 tracing::error!(event = "store_read_failed", %error, "cannot read the receipt store");
