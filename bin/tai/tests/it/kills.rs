@@ -143,6 +143,7 @@ pub(crate) fn ask_away(
                     answer.status,
                     answer.json()
                 );
+                // How fast a client asks; nothing is waited for.
                 thread::sleep(CLIENT_PAUSE);
             }
         }

@@ -485,6 +485,7 @@ db.commit()";
         let signal = json!({"signal": "slow", "timestamp": "2026-01-25T14:32:00Z"});
         let answer = thread::scope(|scope| {
             let asking = scope.spawn(|| post(&mut client, "/pubsub", &push("m-2", &signal)));
+            // How slow the signal is; nothing is waited for.
             thread::sleep(SLOW);
             drop(held);
             asking.join().unwrap()
@@ -553,6 +554,7 @@ db.commit()";
                 let _ = child.wait();
                 return (None, read());
             }
+            // Between two looks, under the deadline above.
             thread::sleep(Duration::from_millis(10));
         }
     }

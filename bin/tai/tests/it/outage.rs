@@ -120,21 +120,37 @@ fn price(response: &Response) -> (String, Value) {
     (receipt_id(response), response.json().unwrap()["receipt"].clone())
 }
 
-/// Asks for prices until told to end; counts those that say they wait here.
+/// Keeps a price that was acknowledged, and counts it if it says that it waits here.
+fn keep(response: &Response, prices: &mut Prices, local: &AtomicUsize) {
+    if response.status != 200 {
+        assert!(matches!(response.status, 503 | 504), "{}", text(response));
+        return;
+    }
+    prices.extend([price(response)]);
+    if response.header("x-durability") == Some("local") {
+        assert_eq!(response.json().unwrap()["price"]["source"], "cache");
+        local.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Asks for prices until told to end.
 fn ask_prices(address: SocketAddr, nth: usize, end: &AtomicBool, local: &AtomicUsize) -> Prices {
     let mut prices = Prices::new();
     let mut caller = Caller::local(address);
     while !end.load(Ordering::Acquire) {
-        let response = caller.quote(&tenant(nth % TENANTS));
-        if response.status == 200 {
-            prices.extend([price(&response)]);
-            if response.header("x-durability") == Some("local") {
-                assert_eq!(response.json().unwrap()["price"]["source"], "cache");
-                local.fetch_add(1, Ordering::AcqRel);
-            }
-        } else {
-            assert!(matches!(response.status, 503 | 504), "{}", text(&response));
-        }
+        keep(&caller.quote(&tenant(nth % TENANTS)), &mut prices, local);
+    }
+    prices
+}
+
+/// Asks for prices until nobody answers any more.
+fn ask_to_the_end(address: SocketAddr, nth: usize, local: &AtomicUsize) -> Prices {
+    let mut prices = Prices::new();
+    let mut client = client(address);
+    let customer = json!({"customer_id": tenant(nth % TENANTS)}).to_string();
+    let json = [("Content-Type", "application/json")];
+    while let Ok(response) = client.request("POST", "/marketplace", &json, customer.as_bytes()) {
+        keep(&response, &mut prices, local);
     }
     prices
 }
@@ -283,6 +299,36 @@ fn what_waits_here_survives_the_process() {
         receipt["tenant_id"] == tenant(2).as_str() && receipt["idem"].is_string()
     });
     assert_eq!(of_signals.count(), 5, "each of them once");
+}
+
+#[test]
+fn a_kill_under_load_while_the_database_is_away_loses_nothing() {
+    let Some(ground) = Ground::new() else { testkit::skip!("PostgreSQL is not installed") };
+    let spool = ground.spool();
+    let envs = [("SPOOL_DIR", spool.as_str())];
+    let mut tai = ground.start(&envs);
+    let address = tai.address();
+    grant_all(address);
+    let local = AtomicUsize::new(0);
+    let prices: Prices = thread::scope(|scope| {
+        let clients: Vec<_> = (0..2 * TENANTS)
+            .map(|nth| {
+                scope.spawn({
+                    let local = &local;
+                    move || ask_to_the_end(address, nth, local)
+                })
+            })
+            .collect();
+        ground.cluster.kill();
+        until("prices wait here", || (local.load(Ordering::Acquire) > SOME).then_some(()));
+        tai.kill().unwrap();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    ground.cluster.restart().unwrap();
+    let tai = ground.start(&envs);
+    tai.wait_for_event("spool_flushed", Duration::from_secs(30)).unwrap();
+    stop(tai);
+    assert_kept(&ground.verified(), &prices);
 }
 
 #[test]

@@ -172,6 +172,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
+        // Between two looks, under the deadline above; with paused time it lets the clock go on.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
