@@ -23,6 +23,7 @@ pub mod intake;
 pub mod keys;
 mod load;
 mod outage;
+pub mod outbound;
 mod pipeline;
 pub mod ports;
 mod reconcile;

@@ -44,6 +44,7 @@ scopes! {
     ReceiptsRead = 2, "receipts:read", "Receipts, one by one and by search.";
     AdminRead = 3, "admin:read", "Everything that the operator sees.";
     AdminWrite = 4, "admin:write", "Everything that the operator does, and sees.";
+    AiInvoke = 5, "ai:invoke", "Models: calls on the tenant's budget, and what it has used.";
 }
 
 /// A set of scopes. Written as words with a blank between them, in table order.
@@ -52,8 +53,12 @@ pub struct Scopes(u8);
 
 impl Scopes {
     /// What a tenant may do with its own data.
-    pub const TENANT: Scopes =
-        Scopes::of(&[Scope::MarketplaceWrite, Scope::SignalsWrite, Scope::ReceiptsRead]);
+    pub const TENANT: Scopes = Scopes::of(&[
+        Scope::MarketplaceWrite,
+        Scope::SignalsWrite,
+        Scope::ReceiptsRead,
+        Scope::AiInvoke,
+    ]);
 
     /// What an operator may do.
     pub const ADMIN: Scopes = Scopes::of(Scope::ALL);
@@ -198,7 +203,7 @@ mod tests {
         for set in [Scopes::TENANT, Scopes::ADMIN, Scopes::of(&[Scope::SignalsWrite])] {
             assert_eq!(Scopes::parse(&set.to_string()), Some(set));
         }
-        assert_eq!(Scopes::TENANT.to_string(), "marketplace:write signals:write receipts:read");
+        assert_eq!(Scopes::TENANT.to_string(), "marketplace:write signals:write receipts:read ai:invoke");
         for bad in ["", " ", "admin", "admin:read  admin:write", "Admin:read", "signals:write "] {
             assert_eq!(Scopes::parse(bad), None, "{bad:?}");
         }

@@ -11,9 +11,11 @@ pub mod ids;
 pub mod limits;
 pub mod reason;
 pub mod time;
+pub mod usage;
 
 pub use access::{KeyId, KeyOwner, Scope, Scopes};
 pub use hash::Hash;
 pub use ids::{EntitlementId, IdError, LaneId, ReceiptId, StreamName, TenantId, split_lane};
 pub use reason::{Blame, Reason};
 pub use time::{Clock, Micros, Millis};
+pub use usage::{Operation, Usage};

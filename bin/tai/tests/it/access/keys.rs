@@ -71,7 +71,7 @@ fn a_key_counts_from_its_answer_on_and_no_longer_than_its_revocation() {
             "?tenant_id=acme",
             &tenants,
             json!("billing"),
-            json!(["marketplace:write", "signals:write", "receipts:read"]),
+            json!(["marketplace:write", "signals:write", "receipts:read", "ai:invoke"]),
         ),
         ("", &services, Value::Null, json!(["receipts:read", "admin:read"])),
     ] {
