@@ -1,4 +1,5 @@
-//! Inbound bytes to meaning: strict JSON, the Pub/Sub push envelope, the marketplace bodies.
+//! Inbound bytes to meaning: strict JSON, the Pub/Sub push envelope, the marketplace bodies, and what
+//! clients and providers of models say to each other.
 //!
 //! Owns: which bodies are understood, what each member may hold, and how a refusal is worded.
 //! Refuses to know: routes, credentials, states of entitlements, and what is stored of a request.
@@ -9,6 +10,7 @@ use std::fmt;
 use types::Reason;
 
 pub mod admin;
+pub mod ai;
 mod fields;
 pub mod json;
 pub mod marketplace;
