@@ -8,7 +8,8 @@ use types::{Micros, Reason};
 
 use crate::decision::{Context, Decision, Rejection, Sealing};
 use crate::draft::{REGISTERED, refusal, registration, rule, transition};
-use crate::rules::{Plan, Rules};
+use crate::plan::Plan;
+use crate::rules::Rules;
 use crate::state::TenantState;
 use crate::unknown_tenant;
 
@@ -51,7 +52,7 @@ pub(crate) fn decide(
 }
 
 /// The highest-priced plan among the entitlements that are active at `now`, else the default.
-fn plan<'r>(rules: &'r Rules, state: &TenantState, now: Micros) -> &'r Plan {
+pub(crate) fn plan<'r>(rules: &'r Rules, state: &TenantState, now: Micros) -> &'r Plan {
     let held = state.entitlements.iter().map(|held| held.at(now));
     held.filter(|held| held.is_entitled())
         .filter_map(|held| rules.catalogue.plan(held.plan()?))

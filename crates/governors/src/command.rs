@@ -2,7 +2,11 @@
 //!
 //! Owns: the closed list of commands. Refuses to know: where a command came from on the wire.
 
-use types::{EntitlementId, Hash, KeyId, Micros, Millis, Reason, ReceiptId, Scopes};
+use types::{
+    EntitlementId, Hash, KeyId, Micros, Millis, Operation, Reason, ReceiptId, Scopes, Usage,
+};
+
+use crate::period::Period;
 
 /// One thing to decide. Closed: a new command is a new line in the table of every governor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +20,31 @@ pub enum Command {
     },
     /// A measurement about the tenant.
     Signal(Signal),
-    /// What became of an action attempt.
+    /// What became of an action attempt; of a call to a model where nobody knows what it used.
     Settle {
         /// The attempt's receipt.
         attempt: ReceiptId,
         /// Its outcome.
         outcome: Outcome,
     },
+    /// A call to a model is about to be made: may it, and how much may it use?
+    Reserve(Reserve),
+    /// A call that is open needs a longer answer than was reserved for it.
+    TopUp {
+        /// The attempt's receipt.
+        attempt: ReceiptId,
+        /// Further tokens of the answer, 1 to [`types::limits::CALL_TOKENS`].
+        output: u64,
+    },
+    /// What a call to a model used.
+    Charge {
+        /// The attempt's receipt.
+        attempt: ReceiptId,
+        /// What it used, and of whom.
+        charge: Charge,
+    },
+    /// A change to the tenant's own limits.
+    Budget(BudgetChange),
     /// Time has passed: do what is due.
     Tick,
     /// A signal that names no tenant; only the stream `_signals` takes it.
@@ -72,6 +94,63 @@ pub struct EntitlementChange {
     pub plan: Option<String>,
     /// What the caller wants to keep beside it: bounded and free of control characters.
     pub metadata: Vec<(String, String)>,
+}
+
+/// A call to a model, before it is made. All that it may use is set aside until it is settled, so
+/// that calls at the same time cannot pass a limit together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserve {
+    /// What the model is asked to do.
+    pub operation: Operation,
+    /// The model as the caller named it: 1 to [`types::limits::MODEL_CHARS`] characters.
+    pub model: String,
+    /// The names in the price table of all targets that may serve the call: 1 to
+    /// [`types::limits::CALL_TARGETS`]. The dearest is reserved for.
+    pub prices: Vec<String>,
+    /// The most tokens that the prompt can be, pictures and what tools of the provider read
+    /// included: at most [`types::limits::CALL_TOKENS`].
+    pub input_max: u64,
+    /// The shortest answer, in tokens, that the call is worth making for.
+    pub output_floor: u64,
+    /// The longest answer, in tokens, that is asked for: at most [`types::limits::CALL_TOKENS`].
+    pub output_wish: u64,
+}
+
+/// What a call to a model used. Whatever its form it is recorded: the provider has been paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// How the call ended. A call that failed costs what it used.
+    pub status: OutcomeStatus,
+    /// Tokens used, of all tries.
+    pub usage: Usage,
+    /// Counted here, because the provider did not say.
+    pub is_estimated: bool,
+    /// The name in the price table of the target that served it.
+    pub price: String,
+    /// Who served it.
+    pub provider: String,
+    /// The model as the provider named it.
+    pub model: String,
+    /// How often it was tried, over all targets.
+    pub tries: u32,
+    /// Milliseconds from start to end.
+    pub duration_ms: i64,
+}
+
+/// A change to the limits that an operator sets for one tenant in place of those of its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetChange {
+    /// From now on these; an absent one is no limit. What has been used of the period counts.
+    Set {
+        /// Calls in the period.
+        calls: Option<u64>,
+        /// What calls may cost in the period, in micros of the catalogue's currency, 0 or more.
+        spend_micros: Option<i64>,
+        /// How long is counted together.
+        period: Period,
+    },
+    /// Those of the plan hold again.
+    Clear,
 }
 
 /// A change to the keys of one owner. The key itself never comes here: only its fingerprint.
@@ -206,6 +285,13 @@ pub enum OutcomeStatus {
 }
 
 impl OutcomeStatus {
+    pub(crate) const ALL: [OutcomeStatus; 4] = [
+        OutcomeStatus::Success,
+        OutcomeStatus::Error,
+        OutcomeStatus::Timeout,
+        OutcomeStatus::Unknown,
+    ];
+
     /// The field `status` of the result.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -28,6 +28,13 @@ pub(crate) mod rule {
     pub(crate) const SETTLED: &str = "signal.settled";
     pub(crate) const SETTLE: &str = "action.settle";
     pub(crate) const THROTTLE_END: &str = "throttle.lease";
+    pub(crate) const BUDGET_RESERVE: &str = "budget.reserve";
+    pub(crate) const BUDGET_TOP_UP: &str = "budget.top_up";
+    pub(crate) const BUDGET_CHARGE: &str = "budget.charge";
+    pub(crate) const BUDGET_SETTLE: &str = "budget.settle";
+    pub(crate) const BUDGET_LEVEL: &str = "budget.level";
+    pub(crate) const BUDGET_SET: &str = "budget.set";
+    pub(crate) const BUDGET_CLEAR: &str = "budget.clear";
     pub(crate) const KEY_ISSUE: &str = "key.issue";
     pub(crate) const KEY_END: &str = "key.end";
     pub(crate) const KEY_REVOKE: &str = "key.revoke";

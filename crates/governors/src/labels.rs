@@ -7,12 +7,13 @@
 use ledger::{Kind, View};
 
 /// What the rules of a governor begin with, and its label.
-const GOVERNORS: [(&str, &str); 8] = [
+const GOVERNORS: [(&str, &str); 9] = [
     ("entitlement.", "entitlement"),
     ("signal.", "signal"),
     ("tenant.", "tenant"),
     ("account.", "account"),
     ("throttle.", "throttle"),
+    ("budget.", "budget"),
     (KEY, "keys"),
     (SETTINGS, "settings"),
     (SOURCE, "sources"),
@@ -22,7 +23,7 @@ const KEY: &str = "key.";
 const SETTINGS: &str = "settings.";
 const SOURCE: &str = "source.";
 
-const STATES: [&str; 20] = [
+const STATES: [&str; 25] = [
     "unregistered",
     "registered",
     "unentitled",
@@ -43,6 +44,11 @@ const STATES: [&str; 20] = [
     "leased",
     "open",
     "blocked",
+    "ok",
+    "critical",
+    "exceeded",
+    "plan",
+    "own",
 ];
 
 /// What whoever guards the doors keeps in memory, and must read again once it has changed.

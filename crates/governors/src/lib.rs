@@ -9,35 +9,50 @@
 //! is not permitted is a refusal with a reason, not an error.
 
 mod account;
+mod ai;
+mod budget;
 pub mod command;
 pub mod decision;
 mod draft;
 mod entitlement;
 mod keys;
 pub mod labels;
+mod limits;
 mod live;
+pub mod period;
+pub mod plan;
+pub mod prices;
 pub mod rules;
+mod section;
 mod signal;
 mod snapshot;
 pub mod state;
+pub mod statement;
 mod system;
 #[cfg(test)]
 mod tests;
 mod tick;
 
+pub use ai::Level;
 pub use command::{
-    Command, EntitlementAction, EntitlementChange, KeyChange, Outcome, OutcomeStatus,
-    SettingChange, Signal, SourceChange,
+    BudgetChange, Charge, Command, EntitlementAction, EntitlementChange, KeyChange, Outcome,
+    OutcomeStatus, Reserve, SettingChange, Signal, SourceChange,
 };
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
 pub use labels::{Touch, touches, transition_labels};
+pub use limits::{LimitSource, Limits};
 pub use live::change_of;
-pub use rules::{Catalogue, CatalogueError, Plan, Rules};
+pub use period::Period;
+pub use plan::Plan;
+pub use prices::ModelPrice;
+pub use rules::{Catalogue, Rules};
+pub use section::CatalogueError;
 pub use state::{
     FoldError, HeldKey, Keys, LiveState, LiveValue, StreamState, SystemState, TenantState,
 };
+pub use statement::{AiView, InvoiceView, ModelView};
 
-use ledger::Kind;
+use ledger::{Draft, Kind};
 use types::Reason;
 
 /// Decides one command. Total: every command on every state has an answer, and none of them
@@ -51,9 +66,20 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
             Command::Entitlement(change) => entitlement::decide(rules, state, change, cx),
             Command::Quote { charge } => account::decide(rules, state, *charge, cx),
             Command::Signal(signal) => signal::decide(rules, state, signal, cx),
+            Command::Settle { attempt, outcome } if state.has_reserved(*attempt) => {
+                budget::settle(rules, state, *attempt, *outcome, cx)
+            }
             Command::Settle { attempt, outcome } => {
                 signal::settle(rules, state, *attempt, *outcome, cx)
             }
+            Command::Reserve(asked) => budget::reserve(rules, state, asked, cx),
+            Command::TopUp { attempt, output } => {
+                budget::top_up(rules, state, *attempt, *output, cx)
+            }
+            Command::Charge { attempt, charge } => {
+                budget::charge(rules, state, *attempt, charge, cx)
+            }
+            Command::Budget(change) => budget::change(state, *change, cx),
             Command::Tick => tick::decide(state, cx),
             Command::Key(change) => keys::decide_tenant(state, change, cx),
             Command::Refused { .. } if !state.registered => unknown_tenant(),
@@ -71,11 +97,14 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
 }
 
 /// INV-8: at most one action of a tenant is in flight. A unit may start one only where none is,
-/// or behind the result of the one that was.
+/// or behind the result of the one that was. Calls to models are no actions of the governors: as
+/// many may be open as are reserved for.
 fn at_most_one_action(state: &StreamState, decision: &Decision) -> bool {
     let Decision::Seal(sealing) = decision else { return true };
     let mut in_flight = state.in_flight().is_some();
-    sealing.drafts.iter().all(|draft| match draft.kind {
+    let of_call =
+        |draft: &&Draft| draft.rule.as_ref().is_some_and(|rule| rule.starts_with(budget::RULES));
+    sealing.drafts.iter().filter(|draft| !of_call(draft)).all(|draft| match draft.kind {
         Kind::ActionAttempt => !std::mem::replace(&mut in_flight, true),
         Kind::ActionResult => std::mem::replace(&mut in_flight, false),
         Kind::Transition | Kind::Refusal => true,

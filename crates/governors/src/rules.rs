@@ -1,52 +1,21 @@
 //! The rules as data: plans, prices, thresholds.
 //!
-//! Owns: the catalogue file's keys and ranges. Refuses to know: where the file lives, and any
-//! tenant.
+//! Owns: what a catalogue file holds, and the keys and ranges of thresholds. Refuses to know: where
+//! the file lives, and any tenant.
 
-use std::fmt::Write as _;
+use toml::Table;
+use types::EntitlementId;
 
-use toml::{Table, Value};
-use types::limits::INTEGER_MAX;
+use crate::plan::{Plan, micros_per_minor, plan};
+use crate::prices::{ModelPrice, model_price};
+use crate::section::{CatalogueError, Section};
 
 /// Longest interval that a throttle may put between two calls: one hour.
 const MIN_INTERVAL_MAX_MS: i64 = 3_600_000;
 /// Longest lease of a throttle: one day. An effect without an end is never leased out.
 const LEASE_MAX_S: i64 = 86_400;
-/// Longest name, alias, version or feature in characters.
-const WORD_CHARS: usize = 64;
 /// The registered action whose arguments the throttle keys are.
 pub(crate) const THROTTLE: &str = "throttle";
-
-/// Why a catalogue is refused. Names the key, never its value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CatalogueError {
-    /// The text is not TOML, or repeats a key.
-    #[error("catalogue is not valid toml at line {line}")]
-    Syntax {
-        /// Counted from 1.
-        line: usize,
-    },
-    /// A required key is absent.
-    #[error("catalogue lacks {key}")]
-    Missing {
-        /// The dotted path.
-        key: String,
-    },
-    /// A key that nothing reads: most likely misspelt.
-    #[error("catalogue holds the unknown key {key}")]
-    UnknownKey {
-        /// The dotted path.
-        key: String,
-    },
-    /// A value of the wrong type or outside its range.
-    #[error("catalogue key {key} must be {expected}")]
-    Invalid {
-        /// The dotted path.
-        key: String,
-        /// What is permitted.
-        expected: &'static str,
-    },
-}
 
 /// What governors decide by. Built once at the start; shared and never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +25,8 @@ pub struct Rules {
     default_profile: Profile,
     metric_profiles: Vec<(String, Profile)>,
     severities: Vec<(String, i64)>,
+    /// In ascending order of names.
+    models: Vec<(String, ModelPrice)>,
 }
 
 /// Plans and prices.
@@ -67,19 +38,6 @@ pub struct Catalogue {
     pub currency: String,
     plans: Vec<Plan>,
     default_plan: usize,
-}
-
-/// One plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// The name in receipts.
-    pub name: String,
-    /// Other names that mean this plan; unique in the catalogue.
-    pub aliases: Vec<String>,
-    /// Integer minor units a month, 0 or more.
-    pub price_minor_per_month: i64,
-    /// What the plan includes, as words.
-    pub features: Vec<String>,
 }
 
 /// Thresholds of one metric, in thousandths like the signals, and what to do above them.
@@ -115,6 +73,12 @@ impl Catalogue {
         &self.plans[self.default_plan]
     }
 
+    /// Micros in one minor unit of the catalogue's currency.
+    #[must_use]
+    pub fn micros_per_minor(&self) -> i64 {
+        micros_per_minor(&self.currency)
+    }
+
     /// Every plan, in ascending order of names.
     #[must_use]
     pub fn plans(&self) -> &[Plan] {
@@ -137,7 +101,7 @@ impl Rules {
             CatalogueError::Syntax { line: before.matches('\n').count() + 1 }
         })?;
         let root = Section { path: String::new(), table: &root };
-        root.only(&["version", "currency", "default_plan", "plans", "signals"])?;
+        root.only(&["version", "currency", "default_plan", "plans", "models", "signals"])?;
         let signals = root.section("signals")?;
         signals.only(&["default", "metrics", "severity"])?;
         let default_profile = profile(&signals.section("default")?, None)?;
@@ -154,7 +118,22 @@ impl Rules {
             .keys()
             .map(|word| Ok((word.clone(), severity.threshold(word)?)))
             .collect::<Result<_, _>>()?;
-        Ok(Rules { catalogue: catalogue(&root)?, default_profile, metric_profiles, severities })
+        let mut models = match root.table.get("models") {
+            None => Vec::new(),
+            Some(_) => {
+                root.section("models")?.each_model(|name, model| Ok((name, model_price(model)?)))?
+            }
+        };
+        models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let catalogue = catalogue(&root)?;
+        Ok(Rules { catalogue, default_profile, metric_profiles, severities, models })
+    }
+
+    /// What calls to a model cost; `None` when the catalogue does not say.
+    #[must_use]
+    pub fn price(&self, model: &str) -> Option<&ModelPrice> {
+        let at = self.models.binary_search_by(|(name, _)| (**name).cmp(model)).ok()?;
+        Some(&self.models[at].1)
     }
 
     /// What the severity word of an autonomic signal counts as, in thousandths.
@@ -190,21 +169,11 @@ fn catalogue(root: &Section<'_>) -> Result<Catalogue, CatalogueError> {
         .iter()
         .position(|plan| plan.name == wanted)
         .ok_or_else(|| root.invalid("default_plan", "the name of a plan"))?;
+    // A tenant that nobody granted anything holds the default plan under its name.
+    if EntitlementId::new(&wanted).is_err() {
+        return Err(root.invalid("default_plan", "a plan whose name begins with a letter or digit"));
+    }
     Ok(Catalogue { version: root.word("version")?, currency, plans, default_plan })
-}
-
-fn plan(name: String, section: &Section<'_>) -> Result<Plan, CatalogueError> {
-    section.only(&["aliases", "price_minor_per_month", "features"])?;
-    Ok(Plan {
-        name,
-        aliases: section.words("aliases")?,
-        price_minor_per_month: section.integer(
-            "price_minor_per_month",
-            0..=INTEGER_MAX,
-            "an integer of minor units, 0 or more",
-        )?,
-        features: section.words("features")?,
-    })
 }
 
 /// Keys absent from a metric's table are those of the default; the default has them all.
@@ -251,103 +220,6 @@ fn profile(section: &Section<'_>, base: Option<&Profile>) -> Result<Profile, Cat
         return Err(section.invalid("warn_above", "at most intervene_above"));
     }
     Ok(profile)
-}
-
-/// One table of the file and its dotted path. Values are picked by hand and not by `serde`,
-/// whose messages repeat the offending value.
-struct Section<'a> {
-    path: String,
-    table: &'a Table,
-}
-
-impl<'a> Section<'a> {
-    fn key(&self, key: &str) -> String {
-        let mut path = self.path.clone();
-        if !path.is_empty() {
-            path.push('.');
-        }
-        // Quoted keys may hold anything; an error line must stay one line of bounded length.
-        for c in key.chars().take(WORD_CHARS) {
-            let _ = write!(path, "{}", c.escape_debug());
-        }
-        path
-    }
-
-    fn invalid(&self, key: &str, expected: &'static str) -> CatalogueError {
-        CatalogueError::Invalid { key: self.key(key), expected }
-    }
-
-    fn only(&self, known: &[&str]) -> Result<(), CatalogueError> {
-        match self.table.keys().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => Err(CatalogueError::UnknownKey { key: self.key(key) }),
-            None => Ok(()),
-        }
-    }
-
-    fn value(&self, key: &str) -> Result<&'a Value, CatalogueError> {
-        self.table.get(key).ok_or_else(|| CatalogueError::Missing { key: self.key(key) })
-    }
-
-    fn section(&self, key: &str) -> Result<Section<'a>, CatalogueError> {
-        match self.value(key)? {
-            Value::Table(table) => Ok(Section { path: self.key(key), table }),
-            _ => Err(self.invalid(key, "a table")),
-        }
-    }
-
-    /// Every sub-table with its name, in ascending order of names.
-    fn each<T>(
-        &self,
-        mut read: impl FnMut(String, &Section<'a>) -> Result<T, CatalogueError>,
-    ) -> Result<Vec<T>, CatalogueError> {
-        self.table
-            .keys()
-            .map(|name| {
-                self.check_word(name, name)?;
-                read(name.clone(), &self.section(name)?)
-            })
-            .collect()
-    }
-
-    fn word(&self, key: &str) -> Result<String, CatalogueError> {
-        let word = self.value(key)?.as_str().unwrap_or_default();
-        self.check_word(key, word)?;
-        Ok(word.to_owned())
-    }
-
-    fn words(&self, key: &str) -> Result<Vec<String>, CatalogueError> {
-        let Value::Array(items) = self.value(key)? else {
-            return Err(self.invalid(key, "a list of words"));
-        };
-        let word = |item: &Value| {
-            let word = item.as_str().unwrap_or_default();
-            self.check_word(key, word).map(|()| word.to_owned())
-        };
-        items.iter().map(word).collect()
-    }
-
-    fn check_word(&self, key: &str, word: &str) -> Result<(), CatalogueError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-        if word.is_empty() || word.len() > WORD_CHARS || !word.bytes().all(plain) {
-            return Err(self.invalid(key, "1 to 64 letters, digits and . _ : -"));
-        }
-        Ok(())
-    }
-
-    fn integer(
-        &self,
-        key: &str,
-        range: std::ops::RangeInclusive<i64>,
-        expected: &'static str,
-    ) -> Result<i64, CatalogueError> {
-        let value = self.value(key)?.as_integer().filter(|value| range.contains(value));
-        value.ok_or_else(|| self.invalid(key, expected))
-    }
-
-    /// Whole units in the file, thousandths in memory.
-    fn threshold(&self, key: &str) -> Result<i64, CatalogueError> {
-        self.integer(key, 0..=INTEGER_MAX / 1000, "an integer, 0 or more").map(|units| units * 1000)
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 use serde::{Deserialize, Serialize};
 use types::StreamName;
 
+use crate::ai::AiState;
 use crate::entitlement::Entitlement;
 use crate::keys::Owner;
 use crate::state::{Keys, LiveState, StreamState, SystemState, TenantState};
 
 /// Raised whenever a state of the same receipts would be written differently.
-const SNAPSHOT_FORMAT: u32 = 3;
+const SNAPSHOT_FORMAT: u32 = 4;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -95,7 +96,8 @@ fn is_folded(state: &TenantState) -> bool {
     };
     let kept = state.entitlements.iter().all(kept);
     let revoked = state.revoked.ids().is_sorted_by(|a, b| a < b);
-    ordered && kept && revoked && state.keys.is_folded(Owner::TENANT)
+    let ai = state.ai.as_deref().is_none_or(AiState::is_folded);
+    ordered && kept && revoked && ai && state.keys.is_folded(Owner::TENANT)
 }
 
 /// Types of other crates that are written as the word that they are in receipts.

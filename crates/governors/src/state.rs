@@ -8,6 +8,8 @@ use ledger::{Kind, View};
 use serde::{Deserialize, Serialize};
 use types::{Micros, ReceiptId, StreamName, limits};
 
+use crate::ai::AiState;
+use crate::budget;
 use crate::draft::{Secs, rule};
 use crate::entitlement::Entitlement;
 use crate::keys::Owner;
@@ -44,6 +46,12 @@ pub enum FoldError {
     /// A result without its attempt.
     #[error("the receipt settles an action that is not in flight")]
     NotInFlight,
+    /// A call to a model that was never reserved for, or has a result already.
+    #[error("the receipt settles a call that is not open")]
+    NotReserved,
+    /// INV-9: nothing is reserved beyond the limits.
+    #[error("the receipt reserves more than the limit that it names")]
+    OverLimit,
 }
 
 /// The state of one stream.
@@ -68,6 +76,8 @@ pub struct TenantState {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) signal: SignalState,
     pub(crate) keys: Keys,
+    /// Most tenants call no model, and pay one pointer for it.
+    pub(crate) ai: Option<Box<AiState>>,
 }
 
 /// The ids of revoked entitlements, in ascending order: revocation is final, so each is kept for
@@ -221,7 +231,16 @@ impl StreamState {
         })
     }
 
-    /// The attempt that has no result yet (INV-8: there is at most one).
+    /// The calls to models that have no result yet, in ascending order of their attempts.
+    pub fn reservations(&self) -> impl Iterator<Item = ReceiptId> + '_ {
+        let ai = match self {
+            StreamState::System(_) => None,
+            StreamState::Tenant(state) => state.ai.as_deref(),
+        };
+        ai.into_iter().flat_map(AiState::open)
+    }
+
+    /// The attempt of an action that has no result yet (INV-8: there is at most one).
     #[must_use]
     pub fn in_flight(&self) -> Option<ReceiptId> {
         match self {
@@ -271,6 +290,11 @@ impl TenantState {
         self.entitlements.binary_search_by(|held| held.id().cmp(id))
     }
 
+    /// True when the attempt is a call to a model that is open.
+    pub(crate) fn has_reserved(&self, attempt: ReceiptId) -> bool {
+        self.ai.as_deref().is_some_and(|ai| ai.reservation(attempt).is_some())
+    }
+
     /// The gate: true when the tenant holds something active at `now`, whatever has been ticked.
     pub(crate) fn any_active(&self, now: Micros) -> bool {
         self.entitlements.iter().any(|held| held.at(now).is_entitled())
@@ -297,6 +321,7 @@ impl TenantState {
             (Kind::Transition, _) if rule.starts_with("key.") => {
                 self.keys.apply(&rule, receipt, Owner::TENANT)?;
             }
+            (_, _) if rule.starts_with(budget::RULES) => self.apply_budget(&rule, receipt)?,
             (Kind::Refusal, rule::GATE) => self.signal.refuse(),
             (Kind::ActionAttempt, rule::INTERVENE) => self.signal.start(receipt)?,
             (Kind::ActionResult, rule::SETTLE) => {

@@ -203,7 +203,10 @@ mod tests {
         for set in [Scopes::TENANT, Scopes::ADMIN, Scopes::of(&[Scope::SignalsWrite])] {
             assert_eq!(Scopes::parse(&set.to_string()), Some(set));
         }
-        assert_eq!(Scopes::TENANT.to_string(), "marketplace:write signals:write receipts:read ai:invoke");
+        assert_eq!(
+            Scopes::TENANT.to_string(),
+            "marketplace:write signals:write receipts:read ai:invoke"
+        );
         for bad in ["", " ", "admin", "admin:read  admin:write", "Admin:read", "signals:write "] {
             assert_eq!(Scopes::parse(bad), None, "{bad:?}");
         }

@@ -49,3 +49,15 @@ pub const SOURCES_BLOCKED: usize = 10_000;
 /// Seconds of the longest lease on a setting or a source: a week. What should last longer is no
 /// lease.
 pub const LEASE_S_MAX: i64 = 7 * 24 * 3_600;
+
+/// Characters of the name of a model, of a price or of a provider.
+pub const MODEL_CHARS: usize = 128;
+/// Targets that may serve one call to a model.
+pub const CALL_TARGETS: usize = 16;
+/// Tokens of one call, in the prompt or the answer: far more than any model takes, and few enough
+/// that what they cost is an integer of a receipt.
+pub const CALL_TOKENS: u64 = 1_000_000_000;
+/// Calls to models of one tenant that are open at the same time.
+pub const RESERVATIONS_PER_TENANT: usize = 1_000;
+/// Models of one tenant whose use is counted apart in a month; that of further ones is added up.
+pub const MODELS_PER_TENANT: usize = 64;
