@@ -156,6 +156,10 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
         Command::Entitlement(_)
         | Command::Signal(_)
         | Command::Settle { .. }
+        | Command::Reserve(_)
+        | Command::TopUp { .. }
+        | Command::Charge { .. }
+        | Command::Budget(_)
         | Command::Tick
         | Command::Untenanted { .. }
         | Command::Key(_)
@@ -226,8 +230,10 @@ impl Engine {
     /// Where `command` goes now.
     pub(crate) fn route(&self, stream: &StreamName, command: &Command) -> Result<Route, Refused> {
         // What was begun is finished, and a key that is no longer trusted is taken away.
-        let must_go_on =
-            matches!(command, Command::Settle { .. } | Command::Key(KeyChange::Revoke { .. }));
+        let must_go_on = matches!(
+            command,
+            Command::Settle { .. } | Command::Charge { .. } | Command::Key(KeyChange::Revoke { .. })
+        );
         if self.is_frozen() && !stream.is_system() && !must_go_on {
             let detail =
                 "writes are frozen: a stored receipt failed verification, or an operator said so";
@@ -246,7 +252,13 @@ impl Engine {
             }
             (Stage::Away | Stage::Reads, _)
             | (Stage::Writes, Command::Signal(_) | Command::Untenanted { .. })
-            | (Stage::Writes | Stage::Signals, Command::Quote { charge: true }) => Err(away()),
+            | (
+                Stage::Writes | Stage::Signals,
+                Command::Quote { charge: true }
+                | Command::Reserve(_)
+                | Command::TopUp { .. }
+                | Command::Budget(_),
+            ) => Err(away()),
             (Stage::Writes | Stage::Signals | Stage::Up, _) => Ok(Route::Ledger),
         }
     }

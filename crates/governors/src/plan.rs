@@ -90,3 +90,79 @@ pub(crate) fn micros_per_minor(currency: &str) -> i64 {
         _ => 10_000,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+
+    const SHIPPED: &str = include_str!("../catalogue.toml");
+
+    #[test]
+    fn the_shipped_plans_bound_calls_and_spend() {
+        let rules = Rules::builtin().unwrap();
+        for (name, calls, minor) in [
+            ("starter", Some(10_000), Some(5_000)),
+            ("professional", Some(100_000), Some(50_000)),
+            ("enterprise", None, Some(500_000)),
+        ] {
+            let plan = rules.catalogue.plan(name).unwrap();
+            assert_eq!(
+                (plan.calls_per_month, plan.spend_per_month_minor),
+                (calls, minor),
+                "{name}"
+            );
+            assert!(plan.holds_model("whatever"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_plan_holds_the_models_that_it_names() {
+        let with = |models: &str| {
+            let text = SHIPPED.replacen("models = [\"*\"]\n", models, 1);
+            Rules::parse(&text).map(|rules| rules.catalogue.plan("starter").unwrap().clone())
+        };
+        let some = with("models = [\"gpt-4o*\", \"meta/llama-3@1\"]\n").unwrap();
+        for (model, held) in [
+            ("gpt-4o", true),
+            ("gpt-4o-mini", true),
+            ("gpt-4", false),
+            ("meta/llama-3@1", true),
+            ("meta/llama-3@12", false),
+        ] {
+            assert_eq!(some.holds_model(model), held, "{model}");
+        }
+        assert!(with("").unwrap().holds_model("any"), "absent means all");
+        assert!(!with("models = []\n").unwrap().holds_model("any"));
+        for broken in ["[\"\"]", "[\"sec ret\"]", "[\"**\"]", "[\"a*b\"]", "[1]", "\"secret\""] {
+            let error = with(&format!("models = {broken}\n")).unwrap_err().to_string();
+            assert!(error.contains("plans.starter.models must be a list of names"), "{error}");
+            assert!(!error.contains("secret") && !error.contains("sec ret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_broken_limit_is_refused_by_key() {
+        for (find, replace, message) in [
+            ("calls_per_month = 10000", "calls_per_month = -1", "starter.calls_per_month must be"),
+            ("calls_per_month = 10000", "calls_per_month = 1.5", "starter.calls_per_month must be"),
+            ("month_minor = 5000", "month_minor = -1", "starter.spend_per_month_minor must be"),
+            ("month_minor = 5000", "month_minor = 9007199255", "spend_per_month_minor must be"),
+            ("month_minor = 5000", "month_minor = \"5\"", "spend_per_month_minor must be"),
+        ] {
+            let text = SHIPPED.replacen(find, replace, 1);
+            assert_ne!(text, SHIPPED, "{find}");
+            let error = Rules::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(message), "{replace}: {error}");
+        }
+    }
+
+    #[test]
+    fn minor_units_follow_the_currency() {
+        for (currency, micros) in
+            [("USD", 10_000), ("EUR", 10_000), ("JPY", 1_000_000), ("KWD", 1_000)]
+        {
+            assert_eq!(micros_per_minor(currency), micros, "{currency}");
+        }
+    }
+}

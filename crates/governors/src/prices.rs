@@ -85,3 +85,121 @@ pub(crate) fn model_price(section: &Section<'_>) -> Result<ModelPrice, Catalogue
         output_tokens_max: tokens("output_tokens_max")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::Rules;
+
+    fn priced(table: &str) -> Result<ModelPrice, CatalogueError> {
+        let shipped = include_str!("../catalogue.toml");
+        let rules = Rules::parse(&format!("{shipped}\n[models.mine]\n{table}\n"))?;
+        Ok(rules.price("mine").unwrap().clone())
+    }
+
+    #[test]
+    fn absent_buckets_cost_what_they_are_kinds_of() {
+        let plain = priced("input = \"3\"\noutput = \"7\"").unwrap();
+        assert_eq!(
+            plain.micros_per_million,
+            [3, 3, 3, 7, 7, 3, 3, 0].map(|units| units * 1_000_000)
+        );
+        assert_eq!((plain.input_max(), plain.output_max()), (3_000_000, 7_000_000));
+        assert_eq!((plain.image_tokens_max, plain.output_tokens_max), (None, None));
+        let named = priced(
+            "input = \"1\"\ncache_read = \"0.1\"\ncache_write = \"1.25\"\noutput = \"2\"\n\
+             reasoning = \"3\"\naudio = \"4\"\nimage = \"5\"\ntool = \"0.000001\"\n\
+             image_tokens_max = 9\noutput_tokens_max = 8",
+        )
+        .unwrap();
+        let prices = [1_000_000, 100_000, 1_250_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000, 1];
+        assert_eq!(named.micros_per_million, prices);
+        assert_eq!((named.input_max(), named.output_max()), (5_000_000, 4_000_000));
+        assert_eq!((named.image_tokens_max, named.output_tokens_max), (Some(9), Some(8)));
+    }
+
+    #[test]
+    fn a_call_is_rounded_up_once() {
+        let price = priced("input = \"0.15\"\noutput = \"0.60\"").unwrap();
+        for (input, output, micros) in [
+            (0, 0, 0),
+            (1, 0, 1),
+            (3, 1, 2),
+            (1_000, 0, 150),
+            (1_001, 0, 151),
+            (1_000_000, 1_000_000, 750_000),
+            (u64::MAX, u64::MAX, INTEGER_MAX),
+        ] {
+            let usage = Usage { input, output, ..Usage::default() };
+            assert_eq!(price.cost(&usage), micros, "{input} and {output}");
+        }
+    }
+
+    #[test]
+    fn the_dearest_call_is_an_integer_of_a_receipt() {
+        let dearest = u128::from(PRICE_UNITS_MAX) * MILLION;
+        let both_sides = 2 * dearest * u128::from(types::limits::CALL_TOKENS);
+        assert!(micros(both_sides) < INTEGER_MAX);
+    }
+
+    #[test]
+    fn a_broken_price_is_refused_by_key_and_never_by_value() {
+        for (table, message) in [
+            ("output = \"2\"", "lacks models.mine.input"),
+            ("input = \"2\"", "lacks models.mine.output"),
+            (
+                "input = 0.15\noutput = \"1\"",
+                "models.mine.input must be a decimal number in quotes",
+            ),
+            ("input = 15\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"secret\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"0.1234567\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"1000000.000001\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"-1\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"1.\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \".5\"\noutput = \"1\"", "models.mine.input must be a decimal"),
+            ("input = \"1\"\noutput = \"1\"\nvideo = \"1\"", "unknown key models.mine.video"),
+            (
+                "input = \"1\"\noutput = \"1\"\noutput_tokens_max = -1",
+                "mine.output_tokens_max must",
+            ),
+            (
+                "input = \"1\"\noutput = \"1\"\nimage_tokens_max = 1000000001",
+                "image_tokens_max must",
+            ),
+            ("input = \"1\"\noutput = \"1\"\n[models.\"a b\"]\n", "models.a b must be a name of"),
+        ] {
+            let error = priced(table).unwrap_err().to_string();
+            assert!(error.contains(message), "{table}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        assert!(priced("input = \"1000000\"\noutput = \"0\"").is_ok());
+    }
+
+    #[test]
+    fn well_known_models_have_prices() {
+        let rules = Rules::builtin().unwrap();
+        let usage = Usage { input: 1_000_000, output: 1_000_000, ..Usage::default() };
+        for (model, micros) in [
+            ("echo", 0),
+            ("gpt-4o", 12_500_000),
+            ("gpt-4o-mini", 750_000),
+            ("gpt-4.1", 10_000_000),
+            ("gpt-4.1-mini", 2_000_000),
+            ("gpt-4.1-nano", 500_000),
+            ("gpt-5", 11_250_000),
+            ("gpt-5-mini", 2_250_000),
+            ("text-embedding-3-small", 20_000),
+            ("text-embedding-3-large", 130_000),
+            ("claude-sonnet-4-5", 18_000_000),
+            ("claude-haiku-4-5", 6_000_000),
+            ("claude-opus-4-1", 90_000_000),
+            ("gemini-2.5-pro", 17_500_000),
+            ("gemini-2.5-flash", 2_800_000),
+            ("gemini-2.5-flash-lite", 500_000),
+        ] {
+            assert_eq!(rules.price(model).map(|price| price.cost(&usage)), Some(micros), "{model}");
+        }
+        assert_eq!(rules.price("gpt-9"), None);
+    }
+}

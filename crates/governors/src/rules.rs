@@ -273,6 +273,11 @@ mod tests {
             ("\"USD\"", "\"secret\"", "key currency must be three upper-case letters"),
             ("= \"starter\"", "= \"secret\"", "key default_plan must be the name of a plan"),
             ("= \"starter\"", "= \"base\"", "key default_plan must be the name of a plan"),
+            (
+                "= \"starter\"",
+                "= \"-s\"\n[plans.-s]\naliases = []\nprice_minor_per_month = 1\nfeatures = []",
+                "key default_plan must be a plan whose name begins with a letter or digit",
+            ),
             ("= 250000", "= -1", "key plans.starter.price_minor_per_month must be an integer"),
             ("= 250000", "= 2500.5", "key plans.starter.price_minor_per_month must be an integer"),
             ("= 250000", "= 9007199254740992", "price_minor_per_month must be an integer"),

@@ -2,7 +2,9 @@
 //!
 //! Owns: the harness and the text form of decisions. Refuses to know: the inside of any state.
 
+mod budget;
 mod faults;
+mod interleavings;
 mod keys;
 mod live;
 mod properties;

@@ -289,6 +289,16 @@ fn every_stream_takes_its_own_commands_only() {
             ("quote", quote()),
             ("signal", signal(90, None)),
             ("settle", settle(&chain, Success)),
+            ("reserve", Command::Reserve(budget::call(&["gpt-4o-mini"], 1_000, (1, 100)))),
+            ("top up", Command::TopUp { attempt: ReceiptId([0; 16]), output: 1 }),
+            (
+                "charge",
+                Command::Charge {
+                    attempt: ReceiptId([0; 16]),
+                    charge: budget::used(Success, types::Usage::default()),
+                },
+            ),
+            ("budget", budget::set(Some(1), Some(1), Period::Day)),
             ("tick", Command::Tick),
             ("untenanted", Command::Untenanted { signal: "test".to_owned() }),
             ("refused", refused()),

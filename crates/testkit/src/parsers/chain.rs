@@ -4,11 +4,15 @@
 //! know: which decision is right.
 
 use governors::{
-    Command, Context, Decision, EntitlementAction, EntitlementChange, KeyChange, Outcome,
-    OutcomeStatus, Rules, SettingChange, Signal, SourceChange, StreamState, decide,
+    BudgetChange, Charge, Command, Context, Decision, EntitlementAction, EntitlementChange,
+    KeyChange, Outcome, OutcomeStatus, Period, Reserve, Rules, SettingChange, Signal, SourceChange,
+    StreamState, decide,
 };
 use ledger::{LedgerId, StreamHead, View, seal};
-use types::{EntitlementId, Hash, Micros, ReceiptId, Scope, Scopes, StreamName};
+use types::limits::CALL_TOKENS;
+use types::{
+    EntitlementId, Hash, Micros, Operation, ReceiptId, Scope, Scopes, StreamName, Usage,
+};
 
 const LEDGER: LedgerId = LedgerId([7; 16]);
 
@@ -74,6 +78,7 @@ impl Chain {
                 expires_at: None,
             }),
         ];
+        commands.extend(self.calls());
         for key in self.state.keys() {
             let (id, fingerprint) = (key.id(), Hash([2; 32]));
             commands.push(Command::Key(KeyChange::Revoke { id }));
@@ -97,6 +102,56 @@ impl Chain {
             commands.push(Command::Source(SourceChange::Unblock { source }));
         }
         commands
+    }
+
+    /// Calls to models: one more, and whatever may become of one that is open.
+    fn calls(&self) -> Vec<Command> {
+        let attempt = self.state.reservations().next().unwrap_or(ReceiptId([0; 16]));
+        let settle = |status| Command::Settle {
+            attempt,
+            outcome: Outcome { status, duration_ms: 1, tries: 1 },
+        };
+        let set = |calls, spend_micros| {
+            Command::Budget(BudgetChange::Set { calls, spend_micros, period: Period::Day })
+        };
+        vec![
+            reserve(0),
+            reserve(CALL_TOKENS),
+            Command::TopUp { attempt, output: 1 },
+            Command::TopUp { attempt, output: CALL_TOKENS },
+            Command::Charge { attempt, charge: charge(1) },
+            Command::Charge { attempt, charge: charge(u64::MAX) },
+            settle(OutcomeStatus::Unknown),
+            settle(OutcomeStatus::Error),
+            set(Some(0), Some(0)),
+            set(None, None),
+            Command::Budget(BudgetChange::Clear),
+        ]
+    }
+}
+
+/// The largest numbers that a call to a model may name, and none.
+fn reserve(output_wish: u64) -> Command {
+    Command::Reserve(Reserve {
+        operation: Operation::Chat,
+        model: "gpt-4o".into(),
+        prices: vec!["gpt-4o".into()],
+        input_max: output_wish,
+        output_floor: 0,
+        output_wish,
+    })
+}
+
+fn charge(tokens: u64) -> Charge {
+    Charge {
+        status: OutcomeStatus::Success,
+        usage: Usage::of([tokens; Usage::BUCKETS.len()]),
+        is_estimated: true,
+        price: "gpt-4o".into(),
+        provider: "openai".into(),
+        model: "gpt-4o-2024-08-06".into(),
+        tries: u32::MAX,
+        duration_ms: i64::MAX,
     }
 }
 

@@ -183,6 +183,7 @@ fn look(state: &StreamState, now: Micros) {
     };
     assert!(live.is_none_or(changed), "a setting without a change is kept");
     assert!(live.is_none_or(|live| live.sources().is_sorted_by(|a, b| a.0 < b.0)));
+    assert!(state.reservations().is_sorted(), "look-ups search in order");
     let _ = (state.next_due(), state.in_flight(), state.is_registered());
 }
 
