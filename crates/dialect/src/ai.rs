@@ -12,11 +12,14 @@
 use std::borrow::Cow;
 
 mod answer;
+mod body;
 pub mod echo;
 mod embeddings;
 mod errors;
+mod object;
 mod request;
 mod stream;
+mod write;
 mod writer;
 
 pub use answer::{Answer, BadAnswer};
