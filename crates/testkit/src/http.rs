@@ -65,9 +65,10 @@ pub struct Client {
     connection: Option<Connection>,
 }
 
+/// One end of a connection and what came through it; the fakes of this crate read with it too.
 #[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
     // Received and not yet taken.
     buffer: Vec<u8>,
     deadline: Instant,
@@ -148,11 +149,16 @@ impl Client {
         let stream = TcpStream::connect_timeout(&self.address, self.timeout)
             .context("the connection is refused")?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, buffer: Vec::new(), deadline: Instant::now() + self.timeout })
+        Ok(Connection::new(stream, self.timeout))
     }
 }
 
 impl Connection {
+    /// Everything that is to be read must have come within `timeout`.
+    pub(crate) fn new(stream: TcpStream, timeout: Duration) -> Connection {
+        Connection { stream, buffer: Vec::new(), deadline: Instant::now() + timeout }
+    }
+
     /// The answer, and whether the connection can take another request.
     fn response(&mut self, head_only: bool) -> Result<(Response, bool)> {
         let mut response = self.head()?;
@@ -197,7 +203,7 @@ impl Connection {
         }
     }
 
-    fn chunks(&mut self) -> Result<Vec<u8>> {
+    pub(crate) fn chunks(&mut self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         let mut taken = 0;
         loop {
@@ -217,7 +223,7 @@ impl Connection {
     }
 
     /// A line without its end; `taken` counts the bytes of one head.
-    fn line(&mut self, taken: &mut usize) -> Result<String> {
+    pub(crate) fn line(&mut self, taken: &mut usize) -> Result<String> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 *taken += end + 1;
@@ -231,7 +237,7 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<Vec<u8>> {
         ensure!(length <= BODY_BYTES_MAX, "the body is too long");
         while self.buffer.len() < length {
             ensure!(self.fill()?, "the connection ends before the answer does");
@@ -241,7 +247,7 @@ impl Connection {
     }
 
     /// Reads what there is; false at the end of the stream.
-    fn fill(&mut self) -> Result<bool> {
+    pub(crate) fn fill(&mut self) -> Result<bool> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "the answer takes too long");
         self.stream.set_read_timeout(Some(left))?;

@@ -1,5 +1,6 @@
 //! What tests of the whole binary need: the binary itself, a client, a disk that loses power,
-//! real services, honest skips, every reader of outside bytes in one list, and what a store must do.
+//! real services, a provider of models that can say no, honest skips, every reader of outside bytes
+//! in one list, and what a store must do.
 //!
 //! Owns: children and scratch files of tests, and their end.
 //! Refuses to know: what the product answers, and when that is right.
@@ -14,6 +15,7 @@ pub mod http;
 pub mod parsers;
 pub mod place;
 pub mod postgres;
+pub mod provider;
 pub mod pubsub;
 pub mod python;
 pub mod skip;
