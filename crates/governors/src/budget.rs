@@ -16,7 +16,7 @@ use types::{EntitlementId, Micros, Reason, ReceiptId};
 
 use crate::ai::{
     AiState, CALLS_LIMIT, COST, OF_PLAN, OUTPUT_MAX, OUTPUT_PRICE, OWN, Own, PRICE, RESERVED,
-    Reservation, SPEND_LIMIT, Settled, TOKENS, is_name,
+    Reservation, SPEND_LIMIT, TOKENS, is_name,
 };
 use crate::command::{
     BudgetChange, Charge, EntitlementAction, EntitlementChange, Outcome, OutcomeStatus, Reserve,
@@ -28,6 +28,7 @@ use crate::plan::Plan;
 use crate::prices::{MILLION, micros};
 use crate::rules::Rules;
 use crate::state::TenantState;
+use crate::tally::Settled;
 use crate::{account, entitlement, invalid_field, unknown_tenant};
 
 /// What the rules of this governor begin with.

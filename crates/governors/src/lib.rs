@@ -29,11 +29,11 @@ mod snapshot;
 pub mod state;
 pub mod statement;
 mod system;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod tick;
 
-pub use ai::Level;
 pub use command::{
     BudgetChange, Charge, Command, EntitlementAction, EntitlementChange, KeyChange, Outcome,
     OutcomeStatus, Reserve, SettingChange, Signal, SourceChange,
@@ -51,6 +51,7 @@ pub use state::{
     FoldError, HeldKey, Keys, LiveState, LiveValue, StreamState, SystemState, TenantState,
 };
 pub use statement::{AiView, InvoiceView, ModelView};
+pub use tally::Level;
 
 use ledger::{Draft, Kind};
 use types::Reason;

@@ -3,10 +3,11 @@
 //! Owns: that a tenant's own limits stand in place of its plan's, and how much of them is used up.
 //! Refuses to know: who set them, and whether a call may be made.
 
-use crate::ai::{AiState, Level, Tally};
+use crate::ai::AiState;
 use crate::period::Period;
 use crate::plan::Plan;
 use crate::rules::Rules;
+use crate::tally::{Level, Tally};
 
 /// The limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

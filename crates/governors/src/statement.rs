@@ -6,11 +6,12 @@
 use types::{Micros, Usage};
 
 use crate::account;
-use crate::ai::{AiState, Level};
+use crate::ai::AiState;
 use crate::limits::{Limits, in_force};
 use crate::period::Period;
 use crate::rules::Rules;
 use crate::state::StreamState;
+use crate::tally::Level;
 
 /// The calls of one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]

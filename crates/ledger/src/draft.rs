@@ -87,7 +87,8 @@ pub struct Draft {
     pub state_to: Option<Text>,
     /// The rule that decided.
     pub rule: Option<Text>,
-    /// On a result, the id of its attempt; on a scheduled change, of the receipt that set it.
+    /// On a result, the id of its attempt, and so where more is reserved for a call; on a scheduled
+    /// change, of the receipt that set it.
     pub intent: Option<ReceiptId>,
     /// Integer minor units.
     pub amount: Option<i64>,

@@ -6,7 +6,7 @@ use engine::ports::Store;
 use types::ReceiptId;
 
 use crate::robot::{Robot, Step};
-use crate::world::{World, eventually, runtime, settled, signal, tenant, verify};
+use crate::world::{World, eventually, reserve, runtime, settled, signal, tenant, verify};
 
 /// Starts an action that never ends and kills its process; the attempt's id.
 fn orphaned(world: &World, metric: &str, robot: &Robot) -> ReceiptId {
@@ -92,6 +92,21 @@ fn a_restart_of_governance_leaves_no_orphan_behind() {
         assert!(running.engine.supervisor().restart("governance_sup"));
         world.store.appends_gate.open();
         settled(&world, 1).await;
+        running.end(&world).await;
+    });
+    assert_eq!(verify(&world.store).statuses(), ["unknown"]);
+}
+
+#[test]
+fn a_call_to_a_model_that_nobody_settles_is_given_up_as_unknown() {
+    let world = World::new();
+    runtime().block_on(async {
+        let running = world.start();
+        running.admit([1]).await;
+        let attempt = running.decide(tenant(1), reserve()).await.receipt.id;
+        settled(&world, 1).await;
+        let state = running.engine.state(&tenant(1)).await.unwrap();
+        assert!(state.reservations().all(|open| open != attempt));
         running.end(&world).await;
     });
     assert_eq!(verify(&world.store).statuses(), ["unknown"]);

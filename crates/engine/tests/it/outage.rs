@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use engine::Writes;
 use futures_util::future::join_all;
 use governors::EntitlementAction::Suspend;
-use types::Reason;
+use governors::{BudgetChange, Charge, Command, OutcomeStatus};
+use types::{Reason, Usage};
 
 use crate::fault_store::{Fault, Reading};
-use crate::world::{QUOTE, World, entitlement, request, tenant, verify};
+use crate::world::{QUOTE, World, entitlement, request, reserve, tenant, verify};
 
 /// So long that nothing is written because of it.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -109,4 +110,38 @@ async fn frozen_writes_are_the_services_own_only() {
         running.end(&world).await;
         verify(&world.store);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_begun_is_charged_though_writes_are_frozen() {
+    let mut world = World::new();
+    // Nobody but the caller settles it.
+    world.does_due = false;
+    let running = world.start();
+    running.admit([1]).await;
+    let attempt = running.decide(tenant(1), reserve()).await.receipt.id;
+    running.engine.reconfigure({
+        let mut options = (*running.engine.options()).clone();
+        options.writes = Writes::Frozen;
+        options
+    });
+    for command in
+        [reserve(), Command::TopUp { attempt, output: 1 }, Command::Budget(BudgetChange::Clear)]
+    {
+        let refused = running.refused(request(tenant(1), command)).await;
+        assert_eq!(refused.reason, Reason::ServiceUnavailable);
+    }
+    let charge = Charge {
+        status: OutcomeStatus::Success,
+        usage: Usage::default(),
+        is_estimated: false,
+        price: "model".to_owned(),
+        provider: "provider".to_owned(),
+        model: "model".to_owned(),
+        tries: 1,
+        duration_ms: 1,
+    };
+    running.decide(tenant(1), Command::Charge { attempt, charge }).await;
+    running.end(&world).await;
+    assert_eq!(verify(&world.store).statuses(), ["success"]);
 }

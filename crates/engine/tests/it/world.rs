@@ -14,13 +14,12 @@ use engine::ports::{Query, Store, Stored};
 use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, Writes};
 use futures_util::FutureExt;
 use governors::{
-    Command, EntitlementAction, EntitlementChange, OutcomeStatus, Rules, Signal, StreamState,
-};
+    Command, EntitlementAction, EntitlementChange, OutcomeStatus, Reserve, Rules, Signal, StreamState};
 use ledger::{Kind, Sealed, Verifier, View};
 use store::SqliteStore;
 use telemetry::metrics::Metrics;
 use tokio::runtime::Runtime;
-use types::{Clock, EntitlementId, Micros, Reason, ReceiptId, StreamName, TenantId};
+use types::{Clock, EntitlementId, Micros, Operation, Reason, ReceiptId, StreamName, TenantId};
 
 use crate::fault_store::FaultStore;
 
@@ -78,6 +77,8 @@ pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) options: Options,
     pub(crate) registry: Registry,
+    /// Off: nobody looks for what is due or was left unsettled.
+    pub(crate) does_due: bool,
 }
 
 /// A running engine and what it counts.
@@ -92,6 +93,7 @@ impl World {
             store: Arc::new(FaultStore::new(SqliteStore::memory().unwrap())),
             clock: ManualClock(Arc::new(AtomicI64::new(START_S * 1_000_000))),
             registry: Registry::shipped(),
+            does_due: true,
             options: Options {
                 queue_max: 1_024,
                 states_max: 10_000,
@@ -135,7 +137,7 @@ impl World {
             metrics: Arc::clone(&metrics),
             store_workers: Vec::new(),
             standby: None,
-            does_due: true,
+            does_due: self.does_due,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }
     }
@@ -209,6 +211,18 @@ pub(crate) fn change(action: EntitlementAction) -> EntitlementChange {
         plan: None,
         metadata: Vec::new(),
     }
+}
+
+/// A call to a model that costs nothing.
+pub(crate) fn reserve() -> Command {
+    Command::Reserve(Reserve {
+        operation: Operation::Chat,
+        model: "model".to_owned(),
+        prices: vec!["model".to_owned()],
+        input_max: 1,
+        output_floor: 1,
+        output_wish: 1,
+    })
 }
 
 pub(crate) const QUOTE: Command = Command::Quote { charge: false };
@@ -388,7 +402,10 @@ pub(crate) fn verify(store: &FaultStore) -> Checked {
         }
     }
     let open: BTreeSet<_> = store.unsettled(usize::MAX).unwrap().iter().map(|s| s.id).collect();
-    let folded: BTreeSet<_> = states.values().filter_map(StreamState::in_flight).collect();
+    let of_state = |state: &StreamState| -> Vec<ReceiptId> {
+        state.in_flight().into_iter().chain(state.reservations()).collect()
+    };
+    let folded: BTreeSet<_> = states.values().flat_map(of_state).collect();
     assert_eq!(open, folded, "unsettled attempts");
     assert!(attempts.iter().all(|id| open.contains(id) != results.contains_key(id)));
     let due: BTreeSet<_> = store.due(Micros(i64::MAX), usize::MAX).unwrap().into_iter().collect();
