@@ -16,9 +16,11 @@ mod body;
 pub mod echo;
 mod embeddings;
 mod errors;
+mod finish;
 mod object;
 mod request;
 mod stream;
+mod usage;
 mod write;
 mod writer;
 

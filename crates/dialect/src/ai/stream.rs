@@ -1,7 +1,19 @@
-//! Owns: x. Refuses to know: y.
+//! A provider's stream, as it comes.
+//!
+//! Owns: what its events say, whether it is one and whether it came to its end. Refuses to know: what
+//! is done about a bad one, and clocks.
+
+mod frame;
+mod parse;
+
+use std::collections::VecDeque;
+
 use super::{Api, Finish, ProviderError};
 use bytes::Bytes;
 use types::Usage;
+
+use self::frame::Frames;
+use self::parse::Progress;
 
 /// Why a stream cannot be used any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -100,47 +112,110 @@ impl Part {
     }
 }
 
-/// Reads a stream of server-sent events as it comes.
+/// Reads a stream of server-sent events.
 #[derive(Debug)]
 pub struct StreamReader {
     from: Api,
+    frames: Frames,
+    progress: Progress,
+    events: VecDeque<Event>,
+    failure: Option<BadStream>,
 }
 
 impl StreamReader {
     /// For a stream in that dialect.
     #[must_use]
     pub fn new(from: Api) -> StreamReader {
-        StreamReader { from }
+        StreamReader {
+            from,
+            frames: Frames::default(),
+            progress: Progress::default(),
+            events: VecDeque::new(),
+            failure: None,
+        }
     }
+
     /// Takes the next bytes, split anywhere. Once it has failed it fails for ever; what was read
     /// before can still be taken.
-    pub fn feed(&mut self, _bytes: &[u8]) -> Result<(), BadStream> {
-        let _ = self.from;
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), BadStream> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        self.frames.feed(bytes);
+        self.read_frames().inspect_err(|failure| self.failure = Some(*failure))
+    }
+
+    fn read_frames(&mut self) -> Result<(), BadStream> {
+        while let Some(block) = self.frames.next()? {
+            self.read_block(block)?;
+        }
         Ok(())
     }
-    /// The next piece that is complete.
+
+    fn read_block(&mut self, raw: Bytes) -> Result<(), BadStream> {
+        if raw.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let parts = match frame::data(&raw)? {
+            Some(data) if !data.trim().is_empty() => self.progress.read(self.from, &data)?,
+            // A comment, which is how providers say that they are still there.
+            _ => vec![Part::Lifecycle],
+        };
+        let mut parts = parts.into_iter();
+        let part = parts.next().unwrap_or(Part::Other);
+        self.events.push_back(Event { raw, part });
+        self.events.extend(parts.map(|part| Event { raw: Bytes::new(), part }));
+        Ok(())
+    }
+
+    /// The next piece that is complete; `None` until more has been fed.
     #[expect(clippy::should_implement_trait, reason = "more may come after a None")]
     pub fn next(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
-    /// The stream has ended; [`BadStream::Cut`] when no finish was seen. A last block without an empty
+
+    /// The stream has ended; [`BadStream::Cut`] when the answer had not. A last block without an empty
     /// line behind it is read first, so that [`StreamReader::next`] has to be asked once more.
     pub fn end(&mut self) -> Result<(), BadStream> {
-        Ok(())
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let rest = self.frames.rest();
+        // Half a block is no more than a sign of the cut.
+        let _ = self.read_block(rest);
+        if self.progress.is_complete() {
+            return Ok(());
+        }
+        self.failure = Some(BadStream::Cut);
+        Err(BadStream::Cut)
     }
+
     /// What the provider has said of usage so far.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        None
+        self.progress.usage
     }
+
+    /// Whether that is all: before its end, a stream's counts leave the answer out.
+    #[must_use]
+    pub fn usage_is_final(&self) -> bool {
+        self.progress.usage.is_some() && self.progress.is_complete()
+    }
+
     /// Why the answer ended, once that is known.
     #[must_use]
     pub fn finish(&self) -> Option<Finish> {
-        None
+        self.progress.finish
     }
+
     /// Bytes of text, thought and tool arguments so far, for an estimate.
     #[must_use]
     pub fn text_bytes(&self) -> u64 {
-        0
+        self.progress.text_bytes
     }
+}
+
+/// Where the JSON of a block stands that has one line of data.
+pub(super) fn data_range(block: &[u8]) -> Option<std::ops::Range<usize>> {
+    frame::data_range(block)
 }

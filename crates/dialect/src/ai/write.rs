@@ -136,9 +136,10 @@ impl Elements<'_> {
         self.next().text(text);
     }
 
-    /// `json` has to be JSON.
-    pub(super) fn raw(&mut self, json: &str) {
-        self.next().out.extend_from_slice(json.as_bytes());
+    /// A finite number.
+    pub(super) fn float(&mut self, number: f32) {
+        let json = self.next();
+        json.out.extend_from_slice(number.to_string().as_bytes());
     }
 
     pub(super) fn object(&mut self, write: impl FnOnce(&mut Members<'_>)) {
