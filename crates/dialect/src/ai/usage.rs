@@ -267,7 +267,7 @@ mod tests {
         let zero = Ok(Some(Usage::default()));
         assert_eq!(openai(r#"{"prompt_tokens":0,"completion_tokens":0}"#), zero);
         assert_eq!(gemini(r#"{"promptTokenCount":0}"#), zero);
-        let anthropic = |json| Anthropic::read(json).map(Anthropic::usage);
+        let anthropic = |json: &str| Anthropic::read(json).map(Anthropic::usage);
         assert_eq!(anthropic(r#"{"input_tokens":0,"output_tokens":0}"#), zero);
         assert_eq!(openai("{}"), Ok(None));
         assert_eq!(gemini("{}"), Ok(None));

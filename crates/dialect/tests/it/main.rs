@@ -1,6 +1,8 @@
 //! What holds for every body and every parser of the crate: no panic, only the caller's faults,
 //! and no word of the request in a refusal.
 
+mod ai;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dialect::{Fault, JsonLimits, json, marketplace, pubsub, request_id};

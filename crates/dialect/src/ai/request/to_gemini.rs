@@ -72,19 +72,17 @@ fn generation(chat: &Chat<'_>, config: &mut Members<'_>) {
             config.raw("responseJsonSchema", schema.get());
         }
     }
-    let (tokens, is_shown) = match &chat.thinking {
-        Thinking::Unsaid => return,
-        Thinking::Off => (Some(0), false),
-        Thinking::Effort(word) => (budget(word), false),
-        // Who names a budget speaks the dialect in which thoughts are part of the answer.
-        Thinking::Budget(tokens) => (Some(*tokens), true),
+    // Thoughts are not asked for: the client that names a budget speaks the dialect in which only its
+    // own models' thoughts can be shown.
+    let tokens = match &chat.thinking {
+        Thinking::Unsaid => None,
+        Thinking::Off => Some(0),
+        Thinking::Effort(word) => budget(word),
+        Thinking::Budget(tokens) => Some(*tokens),
     };
-    config.object("thinkingConfig", |thinking| {
-        thinking.some_count("thinkingBudget", tokens);
-        if is_shown {
-            thinking.flag("includeThoughts", true);
-        }
-    });
+    if tokens.is_some() {
+        config.object("thinkingConfig", |thinking| thinking.some_count("thinkingBudget", tokens));
+    }
 }
 
 fn tools(chat: &Chat<'_>, body: &mut Members<'_>) {
