@@ -71,6 +71,22 @@ pub fn auth(api: Api, key: &str) -> Vec<(&'static str, String)> {
     }
 }
 
+/// The path of something that a model of Gemini's does. A name is one segment whatever is in it: it may
+/// be the client's own, and must not lead anywhere else.
+fn gemini_path(model: &str, verb: &str) -> String {
+    let mut path = "/models/".to_owned();
+    for byte in model.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path.push(':');
+    path.push_str(verb);
+    path
+}
+
 /// What is changed in a request on its way to a provider, besides the name of the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Edits {
@@ -143,5 +159,24 @@ impl Finish {
             Finish::Refusal => "refusal",
             Finish::Pause => "pause",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_model_is_one_segment() {
+        assert_eq!(gemini_path("gemini-2.5", "x?alt=sse"), "/models/gemini-2.5:x?alt=sse");
+        assert_eq!(gemini_path("../a?b#\u{e9}", "x"), "/models/..%2Fa%3Fb%23%C3%A9:x");
+    }
+
+    #[test]
+    fn a_key_is_shown_as_each_provider_wants_it() {
+        assert_eq!(auth(Api::OpenAi, "k"), [("authorization", "Bearer k".to_owned())]);
+        assert_eq!(auth(Api::Anthropic, "k")[0], ("x-api-key", "k".to_owned()));
+        assert_eq!(auth(Api::Anthropic, "k")[1].0, "anthropic-version");
+        assert_eq!(auth(Api::Gemini, "k"), [("x-goog-api-key", "k".to_owned())]);
     }
 }

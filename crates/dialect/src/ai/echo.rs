@@ -126,7 +126,7 @@ pub fn embeddings(request: &EmbeddingsRequest) -> Vec<u8> {
                         one.text("embedding", &packed(&numbers));
                     } else {
                         one.array("embedding", |list| {
-                            numbers.iter().for_each(|it| list.float(*it))
+                            numbers.iter().for_each(|it| list.float(*it));
                         });
                     }
                 });

@@ -13,7 +13,7 @@ use types::Reason;
 use super::body::Body;
 use super::object::{Object, elements, string, unsupported};
 use super::write::{object, quoted};
-use super::{Api, Unsupported, Upstream};
+use super::{Api, Unsupported, Upstream, gemini_path};
 use crate::{Fault, JsonLimits};
 
 /// What a provider puts around one text.
@@ -136,7 +136,7 @@ impl EmbeddingsRequest {
                 }
             });
         });
-        Ok(Upstream { path: format!("/models/{model}:batchEmbedContents"), body })
+        Ok(Upstream { path: gemini_path(model, "batchEmbedContents"), body })
     }
 
     /// What vectors are wanted of.

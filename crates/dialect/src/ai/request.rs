@@ -211,7 +211,8 @@ impl ChatRequest {
         is_continued: bool,
     ) -> Result<Upstream, Unsupported> {
         fits::check(&chat, self.api, to)?;
-        chat.output_max = capped(chat.output_max, edits.output_cap);
+        // No dialect takes a limit of nothing.
+        chat.output_max = capped(chat.output_max, edits.output_cap.map(|cap| cap.max(1)));
         Ok(match to {
             Api::OpenAi => Upstream {
                 path: "/chat/completions".to_owned(),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use types::Usage;
 
 use self::frame::Frames;
+pub(super) use self::frame::data_range;
 use self::parse::Progress;
 
 /// Why a stream cannot be used any further.
@@ -213,9 +214,4 @@ impl StreamReader {
     pub fn text_bytes(&self) -> u64 {
         self.progress.text_bytes
     }
-}
-
-/// Where the JSON of a block stands that has one line of data.
-pub(super) fn data_range(block: &[u8]) -> Option<std::ops::Range<usize>> {
-    frame::data_range(block)
 }

@@ -1,5 +1,7 @@
 //! Owns: the dialects of models, each against each, with bodies and streams of the published shapes.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod answers;
 mod echo;
 mod errors;

@@ -106,7 +106,12 @@ fn tools(chat: &Chat<'_>, body: &mut Members<'_>) {
 }
 
 fn messages(chat: &Chat<'_>, list: &mut Elements<'_>) {
+    let is_empty = |piece: &Piece<'_>| matches!(piece, Piece::Text(text) if text.is_empty());
     for (at, turn) in chat.turns.iter().enumerate() {
+        // A message without content is refused there, and says nothing.
+        if turn.pieces.iter().all(is_empty) {
+            continue;
+        }
         let is_last = at + 1 == chat.turns.len();
         list.object(|message| {
             message.text("role", if turn.role == Role::User { "user" } else { "assistant" });

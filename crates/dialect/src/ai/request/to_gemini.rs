@@ -3,6 +3,7 @@
 //! Owns: the shape, and which models want a seal on calls. Refuses to know: what the client spoke.
 
 use super::meaning::{Call, Chat, Choice, Format, Outcome, Picture, Piece, Role, Thinking};
+use crate::ai::gemini_path;
 use crate::ai::write::{Elements, Members, object};
 
 /// What Google's documentation says to put on a call that another model made, for which there is no
@@ -12,7 +13,7 @@ const NO_SEAL: &str = "skip_thought_signature_validator";
 /// The path behind the base address.
 pub(super) fn path(model: &str, streams: bool) -> String {
     let verb = if streams { "streamGenerateContent?alt=sse" } else { "generateContent" };
-    format!("/models/{model}:{verb}")
+    gemini_path(model, verb)
 }
 
 /// Tokens of thought for OpenAI's word, as Google's own endpoint in that dialect translates them.

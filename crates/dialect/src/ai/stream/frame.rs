@@ -84,7 +84,7 @@ pub(super) fn data(block: &[u8]) -> Result<Option<Cow<'_, str>>, BadStream> {
 }
 
 /// Where the JSON of a block stands that has one line of data.
-pub(super) fn data_range(block: &[u8]) -> Option<std::ops::Range<usize>> {
+pub(in crate::ai) fn data_range(block: &[u8]) -> Option<std::ops::Range<usize>> {
     const NAME: &[u8] = b"data:";
     let mut found = None;
     let mut at = 0;
