@@ -364,7 +364,7 @@ impl Own {
             spend_micros: receipt.meta_int("spend_micros"),
             period: period.ok_or(FoldError::Field { field: "period" })?,
         };
-        if !calls.is_none_or(|calls| calls >= 0) || !own.is_permitted() {
+        if calls.is_some_and(|calls| calls < 0) || !own.is_permitted() {
             return Err(FoldError::Field { field: "calls" });
         }
         Ok(own)

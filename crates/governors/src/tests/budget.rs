@@ -440,7 +440,7 @@ fn receipts_of_calls_that_cannot_follow_are_refused_and_leave_no_trace() {
     }
     for draft in [
         Draft { subject: None, ..reserved.clone() },
-        Draft { action: "ai.sing".into(), ..reserved.clone() },
+        Draft { action: "ai.sing".into(), ..reserved },
     ] {
         assert!(matches!(fold(&mut granted("starter"), &draft), Err(FoldError::Field { .. })));
     }
