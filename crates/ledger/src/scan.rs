@@ -206,11 +206,8 @@ fn scan(bytes: &[u8], public: bool) -> Result<View<'_>, ScanError> {
     let mut table = FIELDS.iter();
     loop {
         let before_key = s.at;
-        let key = s.key()?;
-        let Some((_, name)) = table.find(|(name, _)| *name == key) else {
-            return Err(s.fail("a field is unknown, repeated or out of order"));
-        };
-        field(&mut s, *name, before_key, &mut f, &mut view)?;
+        let name = s.field_name(&mut table)?;
+        field(&mut s, name, before_key, &mut f, &mut view)?;
         match s.take() {
             Some(b',') => {}
             Some(b'}') => break,
@@ -285,36 +282,66 @@ enum Field {
     V,
 }
 
-const FIELDS: [(&str, Field); 29] = [
-    ("action", Field::Action),
-    ("actor", Field::Actor),
-    ("amount", Field::Amount),
-    ("at", Field::At),
-    ("chain_hash", Field::ChainHash),
-    ("commitment", Field::Commitment),
-    ("currency", Field::Currency),
-    ("detail", Field::Detail),
-    ("effective_at", Field::EffectiveAt),
-    ("entitlement_id", Field::EntitlementId),
-    ("expires_at", Field::ExpiresAt),
-    ("hash", Field::Hash),
-    ("id", Field::Id),
-    ("idem", Field::Idem),
-    ("intent", Field::Intent),
-    ("metadata", Field::Metadata),
-    ("prev_hash", Field::PrevHash),
-    ("reason", Field::Reason),
-    ("rule", Field::Rule),
-    ("seq", Field::Seq),
-    ("state_from", Field::StateFrom),
-    ("state_to", Field::StateTo),
-    ("status", Field::Status),
-    ("stream", Field::Stream),
-    ("subject", Field::Subject),
-    ("tenant_id", Field::TenantId),
-    ("timestamp", Field::Timestamp),
-    ("type", Field::Type),
-    ("v", Field::V),
+/// A field's name as it stands in the bytes, so that one comparison of integers finds it.
+struct Name {
+    field: Field,
+    /// The name with quotes and colon behind the first one: at most [`Name::BYTES`], little-endian.
+    text: u128,
+    /// The bytes of `text` that are used.
+    mask: u128,
+    len: usize,
+}
+
+impl Name {
+    const BYTES: usize = size_of::<u128>();
+
+    const fn of(name: &str, field: Field) -> Name {
+        let name = name.as_bytes();
+        let len = name.len() + 2;
+        assert!(len <= Name::BYTES, "a field's name is too long");
+        let mut text = [0; Name::BYTES];
+        let mut at = 0;
+        while at < name.len() {
+            text[at] = name[at];
+            at += 1;
+        }
+        text[at] = b'"';
+        text[at + 1] = b':';
+        let mask = u128::MAX >> (8 * (Name::BYTES - len));
+        Name { field, text: u128::from_le_bytes(text), mask, len }
+    }
+}
+
+const FIELDS: [Name; 29] = [
+    Name::of("action", Field::Action),
+    Name::of("actor", Field::Actor),
+    Name::of("amount", Field::Amount),
+    Name::of("at", Field::At),
+    Name::of("chain_hash", Field::ChainHash),
+    Name::of("commitment", Field::Commitment),
+    Name::of("currency", Field::Currency),
+    Name::of("detail", Field::Detail),
+    Name::of("effective_at", Field::EffectiveAt),
+    Name::of("entitlement_id", Field::EntitlementId),
+    Name::of("expires_at", Field::ExpiresAt),
+    Name::of("hash", Field::Hash),
+    Name::of("id", Field::Id),
+    Name::of("idem", Field::Idem),
+    Name::of("intent", Field::Intent),
+    Name::of("metadata", Field::Metadata),
+    Name::of("prev_hash", Field::PrevHash),
+    Name::of("reason", Field::Reason),
+    Name::of("rule", Field::Rule),
+    Name::of("seq", Field::Seq),
+    Name::of("state_from", Field::StateFrom),
+    Name::of("state_to", Field::StateTo),
+    Name::of("status", Field::Status),
+    Name::of("stream", Field::Stream),
+    Name::of("subject", Field::Subject),
+    Name::of("tenant_id", Field::TenantId),
+    Name::of("timestamp", Field::Timestamp),
+    Name::of("type", Field::Type),
+    Name::of("v", Field::V),
 ];
 
 /// One field of the closed set. An unknown name is an error: the format is versioned instead.
@@ -377,9 +404,8 @@ fn parse_prev_hash(text: &str) -> Option<Option<Hash>> {
     if text == GENESIS { Some(None) } else { parse_hash(text).map(Some) }
 }
 
-/// How many bytes at the start are neither quote, backslash nor control character, in steps of
-/// eight: the exact end is left to the caller. Most of a receipt is such text, and this is where
-/// the time of a verification goes.
+/// How many bytes at the start are neither quote, backslash nor control character. Eight are looked
+/// at together: most of a receipt is such text, and this is where the time of a scan goes.
 fn plain_bytes(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
@@ -389,10 +415,16 @@ fn plain_bytes(bytes: &[u8]) -> usize {
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
         control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))
     };
-    let words = bytes
-        .chunks_exact(8)
-        .map(|chunk| chunk.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
-    words.take_while(|word| special(*word) == 0).count() * 8
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (nth, word) in words.iter().enumerate() {
+        // The lowest mark is of a special byte: only those above it are in doubt.
+        let marks = special(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return nth * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let plain = |byte: &u8| !matches!(byte, 0..=0x1f | b'"' | b'\\');
+    bytes.len() - rest.len() + rest.iter().take_while(|byte| plain(byte)).count()
 }
 
 /// A cursor over text that is known to be UTF-8.
@@ -425,6 +457,24 @@ impl<'a> Scanner<'a> {
         if self.take() == Some(byte) { Ok(()) } else { Err(self.fail(why)) }
     }
 
+    /// The name of one of the fields that `table` has left, and the colon behind it.
+    fn field_name(&mut self, table: &mut std::slice::Iter<'_, Name>) -> Result<Field, ScanError> {
+        let start = self.at;
+        self.expect(b'"', "expected a field name")?;
+        let rest = &self.text.as_bytes()[self.at..];
+        let next = match rest.first_chunk() {
+            Some(next) => u128::from_le_bytes(*next),
+            None => rest.iter().rev().fold(0, |next, byte| (next << 8) | u128::from(*byte)),
+        };
+        if let Some(name) = table.find(|name| next & name.mask == name.text) {
+            self.at += name.len;
+            return Ok(name.field);
+        }
+        self.at = start;
+        self.key()?;
+        Err(self.fail("a field is unknown, repeated or out of order"))
+    }
+
     /// A plain ASCII name and the colon behind it.
     fn key(&mut self) -> Result<&'a str, ScanError> {
         self.expect(b'"', "expected a field name")?;
@@ -452,8 +502,7 @@ impl<'a> Scanner<'a> {
                     }
                     self.at += 2;
                 }
-                Some(0..=0x1f) => return Err(self.fail("control character")),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.fail("control character")),
                 None => return Err(self.fail("string without end")),
             }
         }
