@@ -53,25 +53,24 @@ pub fn hex_decode(text: &[u8], out: &mut [u8]) -> Option<()> {
     if text.len() != out.len() * 2 {
         return None;
     }
-    // Branch-free per digit: any bad digit leaves its mark in `bad`, looked at once.
+    // Without branches and tables, so that digits are read many at a time: any bad one leaves its
+    // mark in `bad`, looked at once.
     let mut bad = 0u8;
     for (slot, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
-        bad |= high | low;
-        *slot = (high << 4) | (low & 15);
+        let ((high, wrong_high), (low, wrong_low)) = (nibble(pair[0]), nibble(pair[1]));
+        bad |= wrong_high | wrong_low;
+        *slot = (high << 4) | low;
     }
-    (bad & 0xf0 == 0).then_some(())
+    (bad == 0).then_some(())
 }
 
-const NIBBLES: [u8; 256] = {
-    let mut table = [0xf0u8; 256];
-    let mut digit = 0;
-    while digit < 16 {
-        table[DIGITS[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    table
-};
+/// The value of a digit, and 1 when it is none.
+const fn nibble(digit: u8) -> (u8, u8) {
+    let (number, letter) = (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a'));
+    let (is_number, is_letter) = ((number < 10) as u8, (letter < 6) as u8);
+    let value = if is_number == 1 { number } else { letter.wrapping_add(10) };
+    (value & 15, 1 - (is_number | is_letter))
+}
 
 fn write_hex_fmt(bytes: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut digits = [0; 64];

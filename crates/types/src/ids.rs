@@ -30,12 +30,14 @@ fn check(text: &str, max_chars: usize) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
     }
-    if text.chars().count() > max_chars {
+    // No text has more characters than bytes.
+    if text.len() > max_chars && text.chars().count() > max_chars {
         return Err(IdError::TooLong { max_chars });
     }
     let mut bytes = text.bytes();
     let first_ok = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest_ok = bytes.all(|b| b.is_ascii_alphanumeric() || b"._:@+-".contains(&b));
+    let rest_ok = bytes
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'@' | b'+' | b'-'));
     if first_ok && rest_ok { Ok(()) } else { Err(IdError::Charset) }
 }
 
