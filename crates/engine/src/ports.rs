@@ -174,6 +174,7 @@ impl Stored {
             pos: self.pos,
             id: self.id,
             stream: self.stream.as_str(),
+            stream_no: None,
             seq: self.seq,
             core: &self.core,
             hash: self.hash,

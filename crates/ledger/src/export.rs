@@ -219,7 +219,8 @@ impl ExportVerifier {
         let view = View::scan(&core).ok()?;
         self.lines.receipt(&view, hash);
         let (id, stream, seq) = (view.id, view.stream, view.seq);
-        let row = Row { pos: self.lines.count, id, stream, seq, core: &core, hash, chain_hash };
+        let (pos, core) = (self.lines.count, &core[..]);
+        let row = Row { pos, id, stream, stream_no: None, seq, core, hash, chain_hash };
         self.verifier.push(&row);
         Some(())
     }

@@ -7,6 +7,7 @@
 pub mod draft;
 pub mod export;
 pub mod head;
+mod heads;
 pub mod public;
 pub mod scan;
 pub mod seal;

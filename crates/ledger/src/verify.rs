@@ -5,11 +5,11 @@
 //! Owns: the four verdicts (002 scenario 10) and the place of the first fault. Uses no snapshot,
 //! no projection and no column that it has not compared with the bytes. Refuses to know: storage.
 
-use std::collections::HashMap;
-
 use types::{Hash, Micros, ReceiptId};
 
 use crate::head::{HeadRecord, LedgerId, next_root};
+pub use crate::heads::Heads;
+use crate::heads::Walked;
 use crate::scan::View;
 use crate::seal::{StreamHead, chain_hash, receipt_id, sha256};
 
@@ -22,6 +22,9 @@ pub struct Row<'a> {
     pub id: ReceiptId,
     /// The stream that it is filed under.
     pub stream: &'a str,
+    /// The number that the store gave this stream, where it gives any: a quicker way to where the
+    /// stream stands. The name decides.
+    pub stream_no: Option<usize>,
     /// The position that it is filed under.
     pub seq: u64,
     /// The bytes.
@@ -158,15 +161,12 @@ impl Report {
     }
 }
 
-/// Where each stream stands.
-pub type Heads = HashMap<Box<str>, StreamHead>;
-
 /// Takes every receipt in commit order, then reports. A copy goes on from where it was taken.
 #[derive(Clone)]
 pub struct Verifier {
     ledger: LedgerId,
     whole: bool,
-    streams: Heads,
+    streams: Walked,
     next_pos: u64,
     last_at: Micros,
     root: Hash,
@@ -184,7 +184,7 @@ impl Verifier {
         Verifier {
             ledger,
             whole: true,
-            streams: HashMap::new(),
+            streams: Walked::default(),
             next_pos: 1,
             last_at: Micros(0),
             root: Hash::ZERO,
@@ -224,12 +224,17 @@ impl Verifier {
     /// Ends the verification.
     #[must_use]
     pub fn finish(self) -> Report {
-        self.finish_with_heads().0
+        self.end().0
     }
 
     /// [`Verifier::finish`], and where each stream stands with the receipts taken.
     #[must_use]
-    pub fn finish_with_heads(mut self) -> (Report, Heads) {
+    pub fn finish_with_heads(self) -> (Report, Heads) {
+        let (report, streams) = self.end();
+        (report, streams.into_heads())
+    }
+
+    fn end(mut self) -> (Report, Walked) {
         if let Some(head) = self.head.filter(|_| !self.head_seen) {
             let what = "the head record counts more receipts than there are: the tail is missing";
             self.findings.add(Finding {
@@ -310,16 +315,9 @@ impl Verifier {
             last_hash: Some(row.hash),
             last_at: view.map_or(before.last_at, |view| view.at),
         };
-        match self.streams.get_mut(row.stream) {
-            Some(head) => {
-                let moved = after(head);
-                std::mem::replace(head, moved)
-            }
-            None => {
-                self.streams.insert(Box::from(row.stream), after(&StreamHead::EMPTY));
-                StreamHead::EMPTY
-            }
-        }
+        let head = self.streams.head(row.stream, row.stream_no);
+        let moved = after(head);
+        std::mem::replace(head, moved)
     }
 
     fn find(&mut self, verdict: Verdict, row: &Row<'_>, what: &'static str) {

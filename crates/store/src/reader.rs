@@ -158,6 +158,7 @@ fn each(
 ) -> rusqlite::Result<()> {
     let mut found = statement.query(params)?;
     while let Some(row) = found.next()? {
+        let number = row.get(6)?;
         let taken = take(&Row {
             pos: counted(row, 0)?,
             seq: counted(row, 1)?,
@@ -165,7 +166,8 @@ fn each(
             hash: Hash(sized(row, 3)?),
             chain_hash: Hash(sized(row, 4)?),
             core: row.get_ref(5)?.as_bytes().unwrap_or_default(),
-            stream: names.get(row.get(6)?).map_or("", StreamName::as_str),
+            stream: names.get(number).map_or("", StreamName::as_str),
+            stream_no: usize::try_from(number).ok(),
         });
         if taken.is_break() {
             break;

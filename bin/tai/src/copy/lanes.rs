@@ -107,7 +107,7 @@ impl Lanes<'_> {
 }
 
 fn stored(row: &Row<'_>) -> anyhow::Result<Stored> {
-    let Row { pos, id, stream, seq, core, hash, chain_hash } = *row;
+    let Row { pos, id, stream, stream_no: _, seq, core, hash, chain_hash } = *row;
     let stream = StreamName::parse(stream)?;
     Ok(Stored { pos, stream, seq, id, core: core.to_vec(), hash, chain_hash })
 }

@@ -151,6 +151,7 @@ fn row(pos: u64, document: &Document) -> Row<'_> {
         pos,
         id: ReceiptId::parse(document.id()).unwrap_or(ReceiptId([0; 16])),
         stream: document.text("stream").unwrap_or_default(),
+        stream_no: None,
         seq: document.count("seq").unwrap_or(u64::MAX),
         core: document.text("core").unwrap_or_default().as_bytes(),
         hash: rows::digest(document, "hash").unwrap_or(Hash::ZERO),

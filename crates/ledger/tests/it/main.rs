@@ -16,6 +16,7 @@ pub(crate) const LEDGER: LedgerId = LedgerId([0x5a; 16]);
 pub(crate) struct Stored {
     pub(crate) pos: u64,
     pub(crate) stream: String,
+    pub(crate) stream_no: usize,
     pub(crate) sealed: Sealed,
     pub(crate) core: Vec<u8>,
 }
@@ -26,6 +27,7 @@ impl Stored {
             pos: self.pos,
             id: self.sealed.id,
             stream: &self.stream,
+            stream_no: Some(self.stream_no),
             seq: self.sealed.seq,
             core: &self.core,
             hash: self.sealed.hash,
@@ -55,7 +57,7 @@ pub(crate) fn sample(count: u64, streams: usize) -> (Vec<Stored>, HeadRecord) {
         heads[which] = heads[which].after(&sealed);
         head = head.after(sealed.hash, sealed.at);
         let (core, stream) = (sealed.core.to_vec(), names[which].to_string());
-        stored.push(Stored { pos: n + 1, stream, sealed, core });
+        stored.push(Stored { pos: n + 1, stream, stream_no: which + 1, sealed, core });
     }
     (stored, head)
 }

@@ -284,6 +284,7 @@ fn receipt<'a>(row: &'a tokio_postgres::Row, pos: u64, stream: &'a str) -> Row<'
     Row {
         pos,
         stream,
+        stream_no: None,
         seq: counted(row, 1),
         id: ReceiptId(sized(row, 2)),
         hash: Hash(sized(row, 3)),
