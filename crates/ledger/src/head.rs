@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use types::hash::{hex_decode, hex_encode};
 use types::{Hash, Micros};
 
+use crate::digest::sha256_pair;
+
 /// 128 random bits that name a ledger for its whole life.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LedgerId(pub [u8; 16]);
@@ -111,10 +113,7 @@ impl HeadRecord {
 /// One step of the running root.
 #[must_use]
 pub fn next_root(root: Hash, hash: Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update(root.0);
-    hasher.update(hash.0);
-    Hash(hasher.finalize().into())
+    sha256_pair((root, hash))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Owns: what is hashed and how, the order of fields, what counts as intact.
 //! Refuses to know: where bytes are kept, what a decision means, and any clock.
 
+mod digest;
 pub mod draft;
 pub mod export;
 pub mod head;

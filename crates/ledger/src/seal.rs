@@ -2,9 +2,10 @@
 //!
 //! Owns: receipt ids, `hash`, `chain_hash` and the head of a stream. Refuses to know: storage.
 
-use sha2::{Digest, Sha256};
 use types::{Hash, Micros, ReceiptId, StreamName};
 
+pub use crate::digest::sha256;
+use crate::digest::{Pair, sha256_pair, sha256_parts};
 use crate::draft::Draft;
 use crate::head::LedgerId;
 use crate::write::{Place, core_bytes};
@@ -102,14 +103,9 @@ pub fn seal(
 /// (8 bytes, big-endian): unique, and of no guessable order.
 #[must_use]
 pub fn receipt_id(ledger: &LedgerId, stream: &str, seq: u64) -> ReceiptId {
-    let mut hasher = Sha256::new();
-    hasher.update(ledger.0);
-    hasher.update(stream.as_bytes());
-    hasher.update([0]);
-    hasher.update(seq.to_be_bytes());
-    let digest: [u8; 32] = hasher.finalize().into();
+    let hash = sha256_parts(&[&ledger.0, stream.as_bytes(), &[0], &seq.to_be_bytes()]);
     let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
+    id.copy_from_slice(&hash.0[..16]);
     ReceiptId(id)
 }
 
@@ -117,14 +113,10 @@ pub fn receipt_id(ledger: &LedgerId, stream: &str, seq: u64) -> ReceiptId {
 /// previous receipt.
 #[must_use]
 pub fn chain_hash(prev_hash: Option<Hash>, hash: Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update(prev_hash.unwrap_or(Hash::ZERO).0);
-    hasher.update(hash.0);
-    Hash(hasher.finalize().into())
+    sha256_pair(link(prev_hash, hash))
 }
 
-/// SHA-256 of `bytes`.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> Hash {
-    Hash(Sha256::digest(bytes).into())
+/// What `chain_hash` is the hash of.
+pub(crate) fn link(prev_hash: Option<Hash>, hash: Hash) -> Pair {
+    (prev_hash.unwrap_or(Hash::ZERO), hash)
 }
