@@ -52,7 +52,8 @@ pub enum Vendor {
     OpenAi,
     /// `POST /v1/messages`, `GET /v1/models` with `anthropic-version`.
     Anthropic,
-    /// `POST /v1beta/models/{model}:generateContent` and `:streamGenerateContent?alt=sse`.
+    /// `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent?alt=sse` and
+    /// `:batchEmbedContents`.
     Gemini,
 }
 

@@ -19,7 +19,8 @@ use super::{Shared, Vendor, anthropic, embeddings, gemini, openai};
 pub(super) enum Route {
     /// An answer; Gemini's path names the model and whether it is streamed.
     Chat(Vendor, Option<(String, bool)>),
-    Embeddings,
+    /// Vectors; Gemini's path names the model.
+    Embeddings(Vendor, Option<String>),
     Models(Vendor),
     Model(Vendor, String),
     Nowhere,
@@ -31,7 +32,7 @@ impl Route {
         let lister = if is_anthropic { Vendor::Anthropic } else { Vendor::OpenAi };
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/v1/chat/completions") => Route::Chat(Vendor::OpenAi, None),
-            ("POST", "/v1/embeddings") => Route::Embeddings,
+            ("POST", "/v1/embeddings") => Route::Embeddings(Vendor::OpenAi, None),
             ("POST", "/v1/messages") => Route::Chat(Vendor::Anthropic, None),
             ("GET", "/v1/models") => Route::Models(lister),
             ("GET", "/v1beta/models") => Route::Models(Vendor::Gemini),
@@ -42,31 +43,43 @@ impl Route {
                     None => Route::Nowhere,
                 },
             },
-            ("POST", path) => path
-                .strip_prefix("/v1beta/models/")
-                .and_then(|rest| rest.split_once(':'))
-                .and_then(|(model, verb)| {
-                    let is_sse = request.query.split('&').any(|pair| pair == "alt=sse");
-                    let is_stream = match verb {
-                        "generateContent" => false,
-                        // Without it the vendor sends one long array, which nobody here reads.
-                        "streamGenerateContent" if is_sse => true,
-                        _ => return None,
-                    };
-                    Some(Route::Chat(Vendor::Gemini, Some((model.to_owned(), is_stream))))
-                })
-                .unwrap_or(Route::Nowhere),
+            ("POST", path) => Route::of_gemini(path, &request.query).unwrap_or(Route::Nowhere),
             _ => Route::Nowhere,
+        }
+    }
+
+    fn of_gemini(path: &str, query: &str) -> Option<Route> {
+        let (model, verb) = path.strip_prefix("/v1beta/models/")?.split_once(':')?;
+        let is_sse = query.split('&').any(|pair| pair == "alt=sse");
+        let model = model.to_owned();
+        match verb {
+            "generateContent" => Some(Route::Chat(Vendor::Gemini, Some((model, false)))),
+            // Without it the vendor sends one long array, which nobody here reads.
+            "streamGenerateContent" if is_sse => {
+                Some(Route::Chat(Vendor::Gemini, Some((model, true))))
+            }
+            "batchEmbedContents" => Some(Route::Embeddings(Vendor::Gemini, Some(model))),
+            _ => None,
+        }
+    }
+
+    /// The model that the path names.
+    fn model(&self) -> Option<&str> {
+        match self {
+            Route::Chat(_, Some((model, _)))
+            | Route::Embeddings(_, Some(model))
+            | Route::Model(_, model) => Some(model),
+            _ => None,
         }
     }
 
     /// Whose words a refusal has; whoever asks for nothing that exists gets those of OpenAI.
     fn vendor(&self) -> Option<Vendor> {
         match self {
-            Route::Chat(vendor, _) | Route::Models(vendor) | Route::Model(vendor, _) => {
-                Some(*vendor)
-            }
-            Route::Embeddings => Some(Vendor::OpenAi),
+            Route::Chat(vendor, _)
+            | Route::Embeddings(vendor, _)
+            | Route::Models(vendor)
+            | Route::Model(vendor, _) => Some(*vendor),
             Route::Nowhere => None,
         }
     }
@@ -98,10 +111,7 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
 }
 
 fn opened(shared: &Shared, number: usize, request: &Request, route: &Route, body: &Value) -> Entry {
-    let named = match route {
-        Route::Chat(_, Some((model, _))) | Route::Model(_, model) => Some(model.as_str()),
-        _ => body["model"].as_str(),
-    };
+    let named = route.model().or_else(|| body["model"].as_str());
     let streamed_by_path = matches!(route, Route::Chat(_, Some((_, true))));
     Entry {
         number,
@@ -152,12 +162,9 @@ fn answer(
                 None => delivery.refuse(&Refusal::NoModel(name.clone())),
             };
         }
-        Route::Chat(..) | Route::Embeddings => {}
+        Route::Chat(..) | Route::Embeddings(..) => {}
     }
-    let model = match route {
-        Route::Chat(_, Some((model, _))) => model.as_str(),
-        _ => body["model"].as_str().unwrap_or_default(),
-    };
+    let model = route.model().or_else(|| body["model"].as_str()).unwrap_or_default();
     delivery.fault = shared.rules().plan.take(model);
     let fault = delivery.fault.clone();
     shared.books.note(number, |entry| entry.fault = fault);
@@ -174,8 +181,8 @@ fn answer(
     let asked = match route {
         Route::Chat(_, Some((model, is_stream))) => gemini::asked(model, *is_stream, body),
         Route::Chat(Vendor::Anthropic, _) => anthropic::asked(body),
-        Route::Embeddings => {
-            return match embeddings::answer(body) {
+        Route::Embeddings(..) => {
+            return match embeddings::answer(vendor, body) {
                 Ok((tokens, body)) => delivery.vectors(tokens, &body),
                 Err(refusal) => delivery.refuse(&refusal),
             };

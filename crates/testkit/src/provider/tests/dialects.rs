@@ -280,6 +280,12 @@ fn vectors_are_the_same_in_both_formats_and_models_are_listed() {
     assert_eq!(json!(floats), numbers["data"][1]["embedding"]);
     call.body["input"] = json!([]);
     assert_eq!(call.send(&provider).status, 400);
+    let mut call = Call::new(Vendor::Gemini, false);
+    call.path = "/v1beta/models/text-embedding-3-small:batchEmbedContents".to_owned();
+    let request = |text| json!({"model": "models/any", "content": {"parts": [{"text": text}]}});
+    call.body = json!({"requests": [request("a b"), request("c")]});
+    let values = call.send(&provider).json().unwrap()["embeddings"][1]["values"].clone();
+    assert_eq!(values, numbers["data"][1]["embedding"]);
 
     let mut client = Client::connect(provider.address()).unwrap();
     let bearer = format!("Bearer {KEY}");
