@@ -87,6 +87,9 @@ fn knobs(body: &Value) -> Result<(), Refusal> {
     if !body["stream_options"].is_null() && body["stream"] != json!(true) {
         return Err(wrong("stream_options", "only allowed when 'stream' is enabled"));
     }
+    if !body["stream_options"].is_null() && !body["stream_options"].is_object() {
+        return Err(wrong("stream_options", "expected an object"));
+    }
     for (name, max) in [("temperature", 2.0), ("top_p", 1.0)] {
         let value = &body[name];
         let fits = value.as_f64().is_some_and(|value| (0.0..=max).contains(&value));

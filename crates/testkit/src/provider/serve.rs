@@ -148,9 +148,8 @@ fn answer(
     let manner = shared.rules().manner.clone();
     let key = key(vendor, request).unwrap_or_default();
     let path = request.path.as_str();
-    let mut delivery =
-        Delivery { shared, caller, number, vendor, key: &key, path, manner, fault: None };
-    if let Err(refusal) = admitted(shared, vendor, request, route, &key) {
+    let mut delivery = Delivery { shared, caller, number, vendor, key, path, manner, fault: None };
+    if let Err(refusal) = admitted(shared, vendor, request, route, key) {
         return delivery.refuse(&refusal);
     }
     match route {
@@ -195,20 +194,16 @@ fn answer(
     }
 }
 
-/// What came as a key, where the vendor looks for it.
-fn key(vendor: Vendor, request: &Request) -> Option<String> {
-    let of_query = || {
-        let key = request.query.split('&').find_map(|pair| pair.strip_prefix("key="));
-        key.map(str::to_owned)
-    };
+/// What came as a key, where the vendor looks for it; newer clients of Anthropic send a bearer.
+fn key(vendor: Vendor, request: &Request) -> Option<&str> {
+    let bearer = || request.header("authorization")?.strip_prefix("Bearer ");
     match vendor {
-        Vendor::OpenAi => request.header("authorization")?.strip_prefix("Bearer "),
-        Vendor::Anthropic => request.header("x-api-key"),
-        Vendor::Gemini => {
-            return request.header("x-goog-api-key").map(str::to_owned).or_else(of_query);
-        }
+        Vendor::OpenAi => bearer(),
+        Vendor::Anthropic => request.header("x-api-key").or_else(bearer),
+        Vendor::Gemini => request
+            .header("x-goog-api-key")
+            .or_else(|| request.query.split('&').find_map(|pair| pair.strip_prefix("key="))),
     }
-    .map(str::to_owned)
 }
 
 fn admitted(

@@ -176,6 +176,11 @@ fn what_a_vendor_does_not_take_is_refused() {
     let headers = [("X-Api-Key", KEY), ("Content-Type", "application/json")];
     let body = Call::new(Vendor::Anthropic, false).body.to_string();
     let unversioned = client.request("POST", "/v1/messages", &headers, body.as_bytes()).unwrap();
+    let bearer = format!("Bearer {KEY}");
+    let headers =
+        [("Authorization", bearer.as_str()), ("Anthropic-Version", "2023-06-01"), headers[1]];
+    let newer = client.request("POST", "/v1/messages", &headers, body.as_bytes()).unwrap();
+    assert_eq!(newer.status, 200, "newer clients send a bearer");
     assert_eq!(unversioned.status, 400);
     assert!(unversioned.json().unwrap().to_string().contains("anthropic-version"));
 }
