@@ -232,7 +232,9 @@ impl Engine {
         // What was begun is finished, and a key that is no longer trusted is taken away.
         let must_go_on = matches!(
             command,
-            Command::Settle { .. } | Command::Charge { .. } | Command::Key(KeyChange::Revoke { .. })
+            Command::Settle { .. }
+                | Command::Charge { .. }
+                | Command::Key(KeyChange::Revoke { .. })
         );
         if self.is_frozen() && !stream.is_system() && !must_go_on {
             let detail =

@@ -63,7 +63,7 @@ pub(crate) fn plan<'r>(rules: &'r Rules, state: &TenantState, now: Micros) -> &'
 /// Microseconds until the next call is permitted; `None` when it is now. Refused charges count
 /// as calls: they cost a receipt too.
 fn throttled_for_us(state: &TenantState, now: Micros) -> Option<u64> {
-    let throttle = state.throttle.filter(|throttle| !throttle.until.reached(now))?;
+    let throttle = state.throttle.as_ref().filter(|throttle| !throttle.until.reached(now))?;
     let free_at = state.last_call_at_us?.saturating_add(throttle.min_interval_ms * 1000);
     u64::try_from(free_at - now.0).ok().filter(|wait_us| *wait_us > 0)
 }

@@ -293,8 +293,8 @@ mod tests {
             ("_ms = 1000", "_ms = 0", "throttle_min_interval_ms must be an integer from 1"),
             ("critical = 90", "critical = \"secret\"", "key signals.severity.critical must be"),
             ("[signals.severity]", "[signals.metrics]", "lacks signals.severity"),
-            ("currency = \"USD\"", "currency = secret", "not valid toml at line 4"),
-            ("currency =", "currency = \"USD\"\ncurrency =", "not valid toml at line 5"),
+            ("currency = \"USD\"", "currency = secret", "not valid toml at line 5"),
+            ("currency =", "currency = \"USD\"\ncurrency =", "not valid toml at line 6"),
         ] {
             let text = SHIPPED.replacen(find, replace, 1);
             assert_ne!(text, SHIPPED, "{find}");

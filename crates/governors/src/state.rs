@@ -73,7 +73,8 @@ pub struct TenantState {
     pub(crate) revoked: Revoked,
     /// `at` of the newest quote or refused charge, in microseconds.
     pub(crate) last_call_at_us: Option<i64>,
-    pub(crate) throttle: Option<Throttle>,
+    /// Few tenants are throttled at a time, hence the box.
+    pub(crate) throttle: Option<Box<Throttle>>,
     pub(crate) signal: SignalState,
     pub(crate) keys: Keys,
     /// Most tenants call no model, and pay one pointer for it.
@@ -274,7 +275,7 @@ impl SystemState {
 impl TenantState {
     fn next_due(&self) -> Option<Secs> {
         let entitlements = self.entitlements.iter().filter_map(Entitlement::next_due);
-        entitlements.chain(self.throttle.map(|throttle| throttle.until)).min()
+        entitlements.chain(self.throttle.as_ref().map(|throttle| throttle.until)).min()
     }
 
     /// The entitlement of that id; one that was never granted is unentitled.
@@ -326,7 +327,7 @@ impl TenantState {
             (Kind::ActionAttempt, rule::INTERVENE) => self.signal.start(receipt)?,
             (Kind::ActionResult, rule::SETTLE) => {
                 if let Some(throttle) = self.signal.settle(receipt)? {
-                    self.throttle = Some(throttle);
+                    self.throttle = Some(Box::new(throttle));
                 }
             }
             // A refusal of any other rule left everything as it was.

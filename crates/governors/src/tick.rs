@@ -16,7 +16,8 @@ pub(crate) const DRAFTS_MAX: usize = 64;
 /// Does what is due, the oldest first.
 pub(crate) fn decide(state: &TenantState, cx: &Context<'_>) -> Decision {
     let reached = |due: &Secs| due.reached(cx.now);
-    let mut throttle_ends = state.throttle.map(|throttle| throttle.until).filter(reached);
+    let throttle_ends = state.throttle.as_ref().map(|throttle| throttle.until);
+    let mut throttle_ends = throttle_ends.filter(reached);
     let mut held: Vec<Entitlement> = state
         .entitlements
         .iter()

@@ -14,7 +14,9 @@ use engine::ports::{Query, Store, Stored};
 use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, Writes};
 use futures_util::FutureExt;
 use governors::{
-    Command, EntitlementAction, EntitlementChange, OutcomeStatus, Reserve, Rules, Signal, StreamState};
+    Command, EntitlementAction, EntitlementChange, OutcomeStatus, Reserve, Rules, Signal,
+    StreamState,
+};
 use ledger::{Kind, Sealed, Verifier, View};
 use store::SqliteStore;
 use telemetry::metrics::Metrics;

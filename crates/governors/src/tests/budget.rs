@@ -532,7 +532,7 @@ fn a_snapshot_of_calls_that_does_not_fit_is_no_snapshot() {
         ("\"micros\":1000", "\"micros\":-1"),
         ("\"output\":250", "\"output\":1000000001"),
         ("\"output_price\":2000000", "\"output_price\":1000000000001"),
-        ("\"day\":20834", "\"day\":-1"),
+        ("\"day\":20833", "\"day\":-1"),
         ("\"of_day\":{\"calls\":1", "\"of_day\":{\"calls\":2"),
         ("\"ever\":{\"calls\":1", "\"ever\":{\"calls\":0"),
         ("\"over_micros\":0", "\"over_micros\":2001"),

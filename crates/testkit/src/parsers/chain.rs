@@ -10,9 +10,7 @@ use governors::{
 };
 use ledger::{LedgerId, StreamHead, View, seal};
 use types::limits::CALL_TOKENS;
-use types::{
-    EntitlementId, Hash, Micros, Operation, ReceiptId, Scope, Scopes, StreamName, Usage,
-};
+use types::{EntitlementId, Hash, Micros, Operation, ReceiptId, Scope, Scopes, StreamName, Usage};
 
 const LEDGER: LedgerId = LedgerId([7; 16]);
 
