@@ -24,6 +24,9 @@ const STORAGE_MS: &[f64] =
     &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 const ACTION_MS: &[f64] =
     &[1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0, 10000.0, 30000.0, 60000.0];
+/// A model may think for minutes before the head of its answer comes.
+const SERVICE_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 const GROUP_SIZE: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 macro_rules! handle {
@@ -126,6 +129,11 @@ metrics! {
     pubsub_messages, "tai_pubsub_messages_total", counter, ["result"], &[], "Pulled messages, by acked or nacked.";
     pubsub_errors, "tai_pubsub_errors_total", counter, [], &[], "Failed or lost connections to the subscription.";
     pubsub_dead_letters_replayed, "tai_pubsub_dead_letters_replayed_total", counter, [], &[], "Dead letters decided and acknowledged by a replay.";
+    circuit_breaker_state, "circuit_breaker_state", gauge, ["dependency"], &[], "Breaker of a dependency: 0 closed, 1 open, 2 half open.";
+    egress_attempts, "egress_attempts_total", counter, ["dependency", "outcome"], &[], "Attempts to call a dependency, by whether its head came or why it did not.";
+    egress_in_flight, "egress_in_flight", gauge, ["dependency"], &[], "Calls of a dependency under way, until their answers are read or given up.";
+    egress_retries_refused, "egress_retries_refused_total", counter, ["dependency"], &[], "Second attempts not made because they would be more than their share.";
+    service_latency_histogram, "service_latency_histogram", histogram, ["service"], SERVICE_SECONDS, "Seconds from a request sent to a dependency to the head of its answer.";
     log_lines_dropped, "tai_log_lines_dropped_total", counter, [], &[], "Log lines lost because the writer fell behind or failed.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";
     process_resident_memory_bytes, "process_resident_memory_bytes", gauge, [], &[], "Resident memory in bytes.";
