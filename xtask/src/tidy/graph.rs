@@ -55,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["types", "ledger", "engine"]),
     ("gateway", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
     ("gcp", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
+    ("egress", &["types", "engine", "telemetry"]),
     ("tai", PRODUCT),
     ("testkit", PRODUCT),
     (
@@ -69,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine",
             "store",
             "gcp",
+            "egress",
             "gateway",
             "testkit",
             "tai",
@@ -87,6 +89,7 @@ const PRODUCT: &[&str] = &[
     "engine",
     "store",
     "gcp",
+    "egress",
     "gateway",
 ];
 
@@ -104,7 +107,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("google-cloud-auth", &["gcp"], "Google's clients stay in one crate"),
     ("google-cloud-gax", &["gcp"], "Google's clients stay in one crate"),
     ("axum", &["gateway"], "HTTP stays at the edge"),
-    ("hyper", &["gateway", "bench", "testkit"], "HTTP stays at the edge"),
+    ("hyper", &["egress", "gateway", "bench", "testkit"], "HTTP stays at the edge"),
     (
         "anyhow",
         &["tai", "xtask", "bench", "testkit"],
