@@ -113,7 +113,7 @@ impl HeadRecord {
 /// One step of the running root.
 #[must_use]
 pub fn next_root(root: Hash, hash: Hash) -> Hash {
-    sha256_pair((root, hash))
+    sha256_pair(root, hash)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use types::{Hash, Micros, ReceiptId, StreamName};
 
 pub use crate::digest::sha256;
-use crate::digest::{Pair, sha256_pair, sha256_parts};
+use crate::digest::{sha256_pair, sha256_parts};
 use crate::draft::Draft;
 use crate::head::LedgerId;
 use crate::write::{Place, core_bytes};
@@ -113,10 +113,5 @@ pub fn receipt_id(ledger: &LedgerId, stream: &str, seq: u64) -> ReceiptId {
 /// previous receipt.
 #[must_use]
 pub fn chain_hash(prev_hash: Option<Hash>, hash: Hash) -> Hash {
-    sha256_pair(link(prev_hash, hash))
-}
-
-/// What `chain_hash` is the hash of.
-pub(crate) fn link(prev_hash: Option<Hash>, hash: Hash) -> Pair {
-    (prev_hash.unwrap_or(Hash::ZERO), hash)
+    sha256_pair(prev_hash.unwrap_or(Hash::ZERO), hash)
 }
