@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use engine::actions::Registry;
+use engine::ai::{AiOptions, AiParts};
 use engine::clock::SystemClock;
 use engine::keys::CallerKey;
 use engine::ports::{
@@ -208,6 +209,7 @@ pub(crate) fn start(
         metrics: Arc::clone(&metrics),
         store_workers: vec![upkeep],
         standby: None,
+        ai: AiParts::none(),
         does_due: true,
     };
     let options = Options {
@@ -226,6 +228,7 @@ pub(crate) fn start(
         spare_batch: 100,
         spare_wait: Duration::from_secs(5),
         writes: Writes::Auto,
+        ai: AiOptions::default(),
         verify_reads: true,
     };
     Ok((Engine::start(parts, options), metrics))

@@ -81,7 +81,7 @@ fn banned_dependencies() {
         ("gateway", "rusqlite", "only store, bench may use `rusqlite`"),
         ("tai", "axum", "only gateway may use `axum`"),
         ("bench", "axum", "only gateway may use `axum`"),
-        ("engine", "hyper", "only gateway, bench, testkit may use `hyper`"),
+        ("engine", "hyper", "only egress, gateway, bench, testkit may use `hyper`"),
         ("ledger", "anyhow", "one thiserror enum"),
     ] {
         assert_reason(&graph::banned_directly(&member(name, vec![foreign(used)])), reason);

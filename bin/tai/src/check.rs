@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use settings::{Baseline, Resolved, Settings, Source};
 
 use crate::cli::{EXIT_OK, EXIT_USAGE, complain, say};
-use crate::serve::rules;
+use crate::serve::prepare;
 
 const DEFAULT_FILE: &str = "tai.toml";
 
@@ -98,9 +98,11 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
         let (name_width, value_width) = widths;
         say(&format!("{:name_width$}  {value:value_width$}  {}", origin.name, origin.source));
     }
-    match rules(&resolved.settings) {
-        Ok(rules) => {
+    match prepare(&resolved.settings) {
+        Ok((rules, providers)) => {
             say(&format!("catalogue {} is valid", rules.catalogue.version));
+            let names = providers.models.providers().map(|provider| provider.name);
+            say(&format!("providers: {}", names.collect::<Vec<_>>().join(", ")));
             Ok(ExitCode::from(EXIT_OK))
         }
         Err(error) => {

@@ -152,6 +152,8 @@ fn difference(source: &Heads, target: &Heads) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use ledger::StreamHead;
     use types::{Hash, Micros};
 
@@ -160,7 +162,7 @@ mod tests {
     fn heads(streams: &[(&str, u64, u8)]) -> Heads {
         let head = |(name, next_seq, hash): &(&str, u64, u8)| {
             let last_hash = Some(Hash([*hash; 32]));
-            (Box::from(*name), StreamHead { next_seq: *next_seq, last_hash, last_at: Micros(1) })
+            (Arc::from(*name), StreamHead { next_seq: *next_seq, last_hash, last_at: Micros(1) })
         };
         streams.iter().map(head).collect()
     }

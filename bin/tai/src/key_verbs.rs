@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use engine::access::{MadeKey, make_key};
 use engine::actions::Registry;
+use engine::ai::AiParts;
 use engine::clock::SystemClock;
 use engine::{Engine, Parts, Request};
 use governors::{Command, KeyChange};
@@ -69,6 +70,7 @@ async fn create(
         metrics: Arc::new(Metrics::new()?),
         store_workers: workers,
         standby: None,
+        ai: AiParts::none(),
         does_due: false,
     };
     let engine = Engine::start(parts, engine_options(settings));

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use egress::Egress;
 use engine::Engine;
+use engine::outbound::{Breaker, Outbound};
 use engine::supervise::Stop;
 use gateway::process::Pull;
 use gateway::{Blocked, Gateway, Process};
@@ -22,7 +24,7 @@ use telemetry::metrics::Metrics;
 use tokio::sync::{Notify, watch};
 use types::{Micros, StreamName, limits};
 
-use crate::options::{engine_options, gateway_options, level, relaxed};
+use crate::options::{egress_policy, engine_options, gateway_options, level, relaxed};
 
 /// The longest wait for the end of a lease, since wall time may be set meanwhile, and for another
 /// try where live settings could not be read.
@@ -53,6 +55,7 @@ pub(crate) struct Live {
 /// The parts that settings are applied to.
 pub(crate) struct Applied {
     pub(crate) engine: Engine,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) door: Arc<Gateway>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<LogHandle>,
@@ -113,6 +116,8 @@ impl Live {
             tracing::warn!(event = "live_change_ignored", name, "a live change is not usable");
         }
         to.engine.reconfigure(engine_options(&resolved.settings));
+        to.egress.set_policy(egress_policy(&resolved.settings));
+        hold(&to.egress, &resolved.settings.circuit_breaker_force);
         let relaxed = relaxed(&resolved.settings, &to.metrics);
         to.door.reconfigure(gateway_options(&resolved.settings, relaxed));
         to.door.block(blocked(&state));
@@ -181,6 +186,26 @@ impl Live {
         });
         let left = ends.min()?.0.saturating_sub(now.0);
         Some(Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(LOOK_INTERVAL))
+    }
+}
+
+/// Holds the breakers that the setting names, and no others.
+fn hold(egress: &Egress, text: &str) {
+    let held = settings::breakers(text).unwrap_or_default();
+    let dependencies = egress.dependencies();
+    for (name, _) in &held {
+        if !dependencies.iter().any(|state| state.name == *name) {
+            tracing::warn!(event = "breaker_unknown", name, "CIRCUIT_BREAKER_FORCE names nobody");
+        }
+    }
+    for state in dependencies {
+        let found = held.iter().rev().find(|(name, _)| *name == state.name);
+        let wanted =
+            found.map(|(_, is_open)| if *is_open { Breaker::Open } else { Breaker::Closed });
+        // Let go of only what was held: letting go closes it.
+        if wanted.is_some() || state.is_forced {
+            egress.force(state.name, wanted);
+        }
     }
 }
 

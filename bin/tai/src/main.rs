@@ -15,6 +15,7 @@ mod key_verbs;
 mod ledger_verbs;
 mod live;
 mod options;
+mod providers;
 mod pull;
 mod serve;
 mod standby;

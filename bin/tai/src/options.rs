@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
+use egress::Policy;
 use engine::Options;
+use engine::ai::AiOptions;
 use gateway::{Rate, Signatures};
 use ledger::seal::sha256;
 use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
@@ -14,6 +16,13 @@ use telemetry::metrics::Metrics;
 
 /// How soon what another instance wrote is seen by who is answered without a receipt.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// Second attempts at one dependency, of a hundred calls: what fails for a reason is not helped by
+/// more of them.
+const RETRY_SHARE_PCT: u32 = 10;
+
+/// What a call to a model may take beyond its own time: its receipts.
+const AI_MARGIN: Duration = Duration::from_secs(5);
 
 /// How often a store that is away is asked whether it is back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,6 +74,21 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
             settings::Writes::Open => engine::Writes::Open,
         },
         verify_reads: settings.receipt_verify_hashes,
+        ai: AiOptions {
+            retries_max: settings.max_retries,
+            first_token: Duration::from_millis(settings.timeout_threshold_ms),
+            answer: Duration::from_millis(settings.ai_answer_timeout_ms),
+            gap: Duration::from_millis(settings.ai_gap_timeout_ms),
+            total: Duration::from_millis(settings.ai_timeout_ms),
+        },
+    }
+}
+
+pub(crate) fn egress_policy(settings: &Settings) -> Policy {
+    Policy {
+        threshold: settings.circuit_breaker_threshold,
+        open_for: Duration::from_millis(settings.circuit_breaker_timeout),
+        retry_share_pct: RETRY_SHARE_PCT,
     }
 }
 
@@ -73,7 +97,9 @@ pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -
         connections_max: settings.max_connections,
         requests_max: settings.max_concurrent_requests,
         body_max_bytes: settings.max_body_bytes,
+        ai_body_max_bytes: settings.ai_max_body_bytes,
         request_timeout: Duration::from_millis(settings.request_timeout_ms),
+        ai_timeout: Duration::from_millis(settings.ai_timeout_ms) + AI_MARGIN,
         drain_timeout: Duration::from_millis(settings.graceful_shutdown_ms),
         metrics_enabled: settings.metrics_enabled,
         relaxed,

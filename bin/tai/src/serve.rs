@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use egress::Egress;
 use engine::actions::Registry;
+use engine::ai::AiParts;
 use engine::clock::SystemClock;
+use engine::outbound::Outbound;
 use engine::ports::Durability;
 use engine::supervise::{Stop, Worker};
 use engine::{Engine, Parts};
@@ -24,11 +27,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::Clock;
 
-use crate::check::Start;
+use crate::check::{Start, variable};
 use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 use crate::daemon::ready_word;
 use crate::live::{Applied, Ask, Live};
-use crate::options::{engine_options, gateway_options, is_open, level, relaxed};
+use crate::options::{egress_policy, engine_options, gateway_options, is_open, level, relaxed};
+use crate::providers::{self, Providers};
 use crate::pull::{self, Pulled};
 use crate::stores::{self, Served};
 
@@ -54,12 +58,12 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
     }
     let settings = start.resolved.settings.clone();
     let clock = Arc::new(SystemClock::default());
-    let prepared = rules(&settings).and_then(|rules| {
+    let prepared = prepare(&settings).and_then(|(rules, providers)| {
         let file = settings.log_file.as_deref();
         let log = telemetry::log::init(level(settings.log_level), file, clock);
-        Ok((Arc::new(rules), Arc::new(log.context("LOG_FILE")?)))
+        Ok(((Arc::new(rules), providers), Arc::new(log.context("LOG_FILE")?)))
     });
-    let (rules, log) = match prepared {
+    let (prepared, log) = match prepared {
         Ok(prepared) => prepared,
         Err(mistake) => return Ok(usage_error(&[format!("{mistake:#}")])),
     };
@@ -68,7 +72,7 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
         .enable_all()
         .build()?;
     let live = Arc::new(Live::new(start.baseline, start.resolved));
-    let outcome = runtime.block_on(serve(&live, settings, rules, Arc::clone(&log)));
+    let outcome = runtime.block_on(serve(&live, settings, prepared, Arc::clone(&log)));
     // Reads that still block must not hold the exit up: nothing depends on their answers.
     runtime.shutdown_background();
     if let Ok(End::Asked | End::Restart) = outcome {
@@ -115,7 +119,7 @@ enum End {
 async fn serve(
     live: &Arc<Live>,
     settings: Settings,
-    rules: Arc<Rules>,
+    prepared: (Arc<Rules>, Providers),
     log: Arc<LogHandle>,
 ) -> anyhow::Result<End> {
     let mut signals = Signals::new()?;
@@ -124,7 +128,7 @@ async fn serve(
         .await
         .context("PORT: cannot listen")?;
     let address = listener.local_addr()?;
-    let Some(parts) = begin(live, &settings, rules, &log, listener).await? else {
+    let Some(parts) = begin(live, &settings, prepared, &log, listener).await? else {
         return Ok(End::NoKeys);
     };
     tracing::info!(event = "listening", address = %address, "listening");
@@ -151,11 +155,16 @@ async fn serve(
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
-    rules: Arc<Rules>,
+    (rules, providers): (Arc<Rules>, Providers),
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
     let metrics = Arc::new(Metrics::new()?);
+    let Providers { models, dependencies } = providers;
+    let policy = egress_policy(settings);
+    let egress = Egress::new(&dependencies, policy, &[], &metrics)?;
+    let egress = Arc::new(egress);
+    let outbound = Arc::clone(&egress) as Arc<dyn Outbound>;
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
         let served = stores::open(settings)?;
@@ -179,6 +188,7 @@ async fn begin(
         metrics: Arc::clone(&metrics),
         store_workers: workers,
         standby,
+        ai: AiParts { models: Arc::new(models), outbound },
         does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
@@ -204,7 +214,7 @@ async fn begin(
     }
     let door = Gateway::new(engine.clone(), Arc::clone(&metrics), process, options);
     let (door, log) = (Arc::new(door), Arc::clone(log));
-    let applied = Arc::new(Applied { engine, door, metrics, log });
+    let applied = Arc::new(Applied { engine, egress, door, metrics, log });
     // Before the door opens: a setting that was changed live holds from the first request on.
     live.apply(&applied).await?;
     open_door(live, settings, &applied, clock, listener);
@@ -295,15 +305,17 @@ impl Signals {
     }
 }
 
-/// The catalogue in force, after a look at what no single setting shows. A mistake names the
-/// setting, never its value.
-pub(crate) fn rules(settings: &Settings) -> anyhow::Result<Rules> {
+/// The catalogue and the providers in force, after a look at what no single setting shows. A mistake
+/// names the setting, never its value.
+pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<(Rules, Providers)> {
     let has_secret = settings.hmac_secret_key.is_some() || settings.jwt_secret_key.is_some();
     if settings.verify_signatures && !has_secret {
         bail!("VERIFY_SIGNATURES: neither HMAC_SECRET_KEY nor JWT_SECRET_KEY is set");
     }
     stores::check(settings)?;
-    catalogue(settings)
+    let rules = catalogue(settings)?;
+    let providers = providers::read(settings, &rules, &|name| variable(name)?.into_string().ok())?;
+    Ok((rules, providers))
 }
 
 /// The operator's catalogue, or the example that ships with the service.

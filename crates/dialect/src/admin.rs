@@ -60,6 +60,64 @@ pub struct ReplayOrder {
     pub limit: u32,
 }
 
+/// `PUT /admin/tenants/{tenant_id}/budget`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetOrder {
+    /// Calls to models in the period; absent means as many as it likes.
+    pub calls: Option<u32>,
+    /// What they may cost in the period, in minor units; absent means as much as it likes.
+    pub spend_minor: Option<u32>,
+    /// How long is counted together.
+    pub period: BudgetPeriod,
+}
+
+/// How long a budget is counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetPeriod {
+    /// A calendar month, UTC.
+    Month,
+    /// A calendar day, UTC.
+    Day,
+    /// For good.
+    Ever,
+}
+
+impl BudgetPeriod {
+    /// Every period.
+    pub const ALL: [BudgetPeriod; 3] = [BudgetPeriod::Month, BudgetPeriod::Day, BudgetPeriod::Ever];
+
+    /// The word in requests.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            BudgetPeriod::Month => "month",
+            BudgetPeriod::Day => "day",
+            BudgetPeriod::Ever => "ever",
+        }
+    }
+}
+
+/// Reads the body of a budget.
+///
+/// # Errors
+/// As [`key`], and [`types::Reason::MissingField`].
+pub fn budget(bytes: &[u8], limits: &JsonLimits) -> Result<BudgetOrder, Fault> {
+    let members = object(bytes, limits)?;
+    let fields = Fields::new(&members, "");
+    let (calls, spend_minor) = (fields.count("calls")?, fields.count("spend_minor")?);
+    if calls.is_none() && spend_minor.is_none() {
+        return fields.required("calls", None);
+    }
+    let period = match fields.text("period")? {
+        None => BudgetPeriod::Month,
+        Some(word) => *BudgetPeriod::ALL
+            .iter()
+            .find(|period| period.as_str() == word)
+            .ok_or_else(|| fields.invalid("period", "must be month, day or ever"))?,
+    };
+    Ok(BudgetOrder { calls, spend_minor, period })
+}
+
 /// Reads the body of a key order. An empty body is an empty object.
 ///
 /// # Errors

@@ -13,11 +13,11 @@ use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
 use tokio::sync::{RwLock, Semaphore, watch};
-use tokio::time;
 use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
 use crate::access::Access;
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
+use crate::ai::{self, Ai, AiOptions, AiParts};
 use crate::commit::{Decided, Refused, Reply, Work};
 use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
@@ -25,7 +25,6 @@ use crate::keys::{CallerKey, Keyed};
 use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
 use crate::ports::{ReadError, Standby, Store, Stored};
-use crate::spool::SPOOL_SUP;
 use crate::supervise::{Supervisor, Worker};
 use crate::{load, reconcile};
 
@@ -34,14 +33,17 @@ use crate::{load, reconcile};
 const TURNS_MAX: usize = 32;
 
 /// Subsystems without which no command is ever answered.
-const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
+pub(crate) const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
 
 /// Reads of the store at once, for which the runtime must have more threads than that: a store that
 /// hangs must not hold up what stands in for it.
 const READS_MAX: usize = 6;
 
+/// The subsystem that seals what calls to models have used.
+pub(crate) const AI_GATEWAY: &str = "ai_gateway";
+
 /// The subsystem that watches a shared store.
-const OUTAGE_SUP: &str = "outage_sup";
+pub(crate) const OUTAGE_SUP: &str = "outage_sup";
 
 /// How the engine is set up.
 #[derive(Debug, Clone)]
@@ -79,6 +81,8 @@ pub struct Options {
     pub spare_wait: Duration,
     /// Which receipts are taken.
     pub writes: Writes,
+    /// How calls to models are made.
+    pub ai: AiOptions,
     /// Check the hashes of receipts that are read.
     pub verify_reads: bool,
 }
@@ -99,6 +103,8 @@ pub struct Parts {
     pub store_workers: Vec<Worker>,
     /// What stands in for the store while it is away, if it is a shared one.
     pub standby: Option<Arc<dyn Standby>>,
+    /// Which models there are, and the way out to them.
+    pub ai: AiParts,
     /// Do what is due and settle what others have left, for which an instance may be set aside.
     pub does_due: bool,
 }
@@ -126,13 +132,14 @@ pub(crate) struct Inner {
     pub(crate) ledger: Pipeline,
     pub(crate) common: Common,
     pub(crate) registry: Registry,
+    ai: Ai,
     outage: Outage,
     pub(crate) reads: Arc<Semaphore>,
     edge: Edge,
     supervisor: Supervisor,
     draining: AtomicBool,
     /// Shared by every command from outside until it is answered; the drain takes it whole.
-    door: RwLock<()>,
+    pub(crate) door: RwLock<()>,
 }
 
 impl Engine {
@@ -140,7 +147,7 @@ impl Engine {
     /// pool.
     #[must_use]
     pub fn start(parts: Parts, options: Options) -> Engine {
-        let Parts { store, rules, clock, registry, metrics, store_workers, standby, does_due } =
+        let Parts { store, rules, clock, registry, metrics, store_workers, standby, ai, does_due } =
             parts;
         let options = Arc::new(ArcSwap::from_pointee(options));
         metrics.store_stage.set(Stage::Up as i64);
@@ -151,6 +158,7 @@ impl Engine {
             metrics: Arc::clone(&metrics),
             options,
             in_flight: Arc::new(InFlight::default()),
+            settlements: Arc::default(),
             access: Arc::new(Access::default()),
             live: watch::Sender::new(0),
         };
@@ -159,6 +167,7 @@ impl Engine {
             ledger,
             common,
             registry,
+            ai: Ai::new(ai),
             outage: Outage::new(standby),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             edge: Edge::default(),
@@ -199,6 +208,11 @@ impl Engine {
         // waits for the decider's answers.
         let edge = Worker::task("edge_refusals", move |stop| reconcile::edge(edge.clone(), stop));
         self.supervisor().start("action_pool", vec![actions, edge]);
+        let sealing = self.clone();
+        let results = Worker::task("call_results", move |stop| {
+            ai::seal(sealing.clone(), Arc::clone(&sealing.inner().common.settlements), stop)
+        });
+        self.supervisor().start(AI_GATEWAY, vec![results]);
         if self.store().is_shared() {
             let watched = self.clone();
             let watch =
@@ -451,6 +465,10 @@ impl Engine {
         self.0.common.pool.depth()
     }
 
+    pub(crate) fn ai(&self) -> &Ai {
+        &self.0.ai
+    }
+
     pub(crate) fn outage(&self) -> &Outage {
         &self.0.outage
     }
@@ -512,6 +530,12 @@ impl Engine {
         &*self.0.ledger.store
     }
 
+    /// What is decided by.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.0.common.rules
+    }
+
     /// The clock that decisions are made by.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
@@ -544,53 +568,5 @@ impl Engine {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
-    }
-
-    /// Refuses new work, answers what is inside and settles running actions as far as three
-    /// quarters of `deadline` allow, records what is left and stops all workers. What could not be
-    /// settled is found by the reconciler of the next start. Returns within `deadline`, also when
-    /// the store hangs.
-    pub async fn drain(&self, deadline: Duration) {
-        self.refuse_work();
-        let supervisor = self.supervisor();
-        let now = time::Instant::now();
-        // An action that does not end must not cost the record of the stop.
-        let (settled_by, ended_by) = (now + deadline * 3 / 4, now + deadline);
-        if time::timeout_at(settled_by, self.0.door.write()).await.is_err() {
-            tracing::warn!(event = "drain_commands", "commands are left without an answer");
-        }
-        if time::timeout_at(settled_by, supervisor.stop("action_pool")).await.is_err() {
-            let left = self.0.common.in_flight.len();
-            tracing::warn!(event = "drain_actions", left, "actions are left to the next start");
-        }
-        let record = async {
-            reconcile::flush_edge(self).await;
-            self.note("stop", "graceful shutdown".to_owned()).await
-        };
-        // A store somewhere else that hangs must not cost all the time that there is.
-        let share = if self.store().is_shared() { deadline / 4 } else { deadline };
-        let recorded_by = ended_by.min(time::Instant::now() + share);
-        let recorded = time::timeout_at(recorded_by, record).await;
-        // The way back ends here: the next start goes it again.
-        supervisor.stop(OUTAGE_SUP).await;
-        match recorded {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(event = "drain_note", %error, "the stop could not be recorded");
-            }
-            Err(_) => {
-                tracing::warn!(event = "drain_note", "the stop could not be recorded in time");
-            }
-        }
-        for name in NEEDED.into_iter().chain([SPOOL_SUP]) {
-            // Past the deadline it is still asked to stop.
-            if time::timeout_at(ended_by, supervisor.stop(name)).await.is_err() {
-                tracing::warn!(
-                    event = "drain_workers",
-                    subsystem = name,
-                    "workers did not stop in time"
-                );
-            }
-        }
     }
 }

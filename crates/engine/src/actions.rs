@@ -207,6 +207,12 @@ impl InFlight {
         Some(Mark { in_flight: Arc::clone(self), attempt })
     }
 
+    /// True while somebody holds the attempt.
+    #[must_use]
+    pub fn holds(&self, attempt: ReceiptId) -> bool {
+        self.lock().contains_key(&attempt)
+    }
+
     /// Attempts in flight.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use types::{Reason, StreamName};
 
 use crate::actions::{Job, Permit};
+use crate::ai::Reservation;
 use crate::cache::{Loaded, States};
 use crate::keys::Keyed;
 use crate::ports::{Batch, Durability, ReadError};
@@ -46,6 +47,8 @@ pub struct Decided {
     pub replayed: bool,
     /// What it survives now.
     pub durability: Durability,
+    /// The attempt, where the caller itself makes it. A caller who has left by then gives it back.
+    pub(crate) reservation: Option<Arc<Reservation>>,
 }
 
 /// What the committer says to one submission.

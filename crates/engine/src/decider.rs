@@ -22,6 +22,7 @@ use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
 
 use crate::act::Options;
 use crate::actions::{InFlight, Job};
+use crate::ai::{Reservation, Settlements};
 use crate::cache::{Cache, States, Version};
 use crate::commit::{
     Decided, Group, OpenGroup, Progress, Refused, Reply, Submission, Waiting, Work,
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) settlements: Arc<Settlements>,
     pub(crate) queue: Receiver<Submission>,
     pub(crate) open: Arc<OpenGroup>,
     pub(crate) options: Arc<ArcSwap<Options>>,
@@ -309,7 +311,7 @@ impl<'a> Decider<'a> {
         }
         self.shared.metrics.receipts_replayed.inc();
         let durability = self.durability();
-        Some(Reply::Decided(Decided { receipt, replayed: true, durability }))
+        Some(Reply::Decided(Decided { receipt, replayed: true, durability, reservation: None }))
     }
 
     /// What survives whatever this decider's store has taken.
@@ -391,6 +393,12 @@ impl<'a> Decider<'a> {
             sealed.push(receipt);
         }
         let answer = Arc::new(sealed.get(primary).ok_or(Broken::NoPrimary)?.clone());
+        // What nobody here performs, the caller does, and holds the attempt meanwhile.
+        let is_callers = effect.is_none() && drafts[primary].kind == Kind::ActionAttempt;
+        let reservation = is_callers.then(|| {
+            let mark = self.shared.in_flight.mark(answer.id);
+            Arc::new(Reservation::new(&self.shared.settlements, stream.clone(), mark))
+        });
         let job = match effect.zip(work.permit.take()) {
             Some((effect, permit)) => {
                 let attempt = sealed.get(effect.attempt).ok_or(Broken::NoPrimary)?.id;
@@ -419,7 +427,7 @@ impl<'a> Decider<'a> {
         }
         self.book(group, work.keyed, &answer, entries, primary, job);
         let durability = self.durability();
-        Ok(Reply::Decided(Decided { receipt: answer, replayed: false, durability }))
+        Ok(Reply::Decided(Decided { receipt: answer, replayed: false, durability, reservation }))
     }
 
     /// Enters sealed receipts into the group. From here on nothing can fail.

@@ -12,12 +12,14 @@
 pub mod access;
 mod act;
 pub mod actions;
+pub mod ai;
 mod answers;
 pub mod cache;
 pub mod clock;
 pub mod commit;
 pub mod copy;
 mod decider;
+mod drain;
 pub mod edge;
 pub mod intake;
 pub mod keys;

@@ -15,6 +15,7 @@ use types::{Clock, Reason};
 use crate::access::Access;
 use crate::act::Options;
 use crate::actions::{InFlight, Pool};
+use crate::ai::Settlements;
 use crate::cache::States;
 use crate::commit::{OpenGroup, Progress, Refused, Reply, Submission, Work};
 use crate::decider::Duty;
@@ -34,6 +35,7 @@ pub(crate) struct Common {
     pub(crate) options: Arc<ArcSwap<Options>>,
     pub(crate) pool: Pool,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) settlements: Arc<Settlements>,
     pub(crate) access: Arc<Access>,
     pub(crate) live: watch::Sender<u64>,
 }
@@ -73,7 +75,7 @@ impl Pipeline {
         let states = States::new(common.options.load().states_max);
         let open = Arc::new(OpenGroup::new(states.clone()));
         let progress = Arc::new(Progress::default());
-        let Common { rules, clock, metrics, options, pool, in_flight, access, live } =
+        let Common { rules, clock, metrics, options, pool, in_flight, settlements, access, live } =
             common.clone();
         let answers = answers::Shared { metrics: Arc::clone(&metrics), durable: answered };
         let written = writer::Shared {
@@ -97,6 +99,7 @@ impl Pipeline {
             metrics,
             progress: Arc::clone(&progress),
             in_flight,
+            settlements,
             queue: queued,
             open,
             options: Arc::clone(&options),

@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dialect::admin::{BudgetOrder, BudgetPeriod};
 use engine::{Decided, Request};
-use governors::Command;
+use governors::{BudgetChange, Command, Period};
 use http::StatusCode;
 use serde_json::{Value, json};
 use types::{Reason, StreamName, TenantId};
@@ -60,7 +61,11 @@ impl Admin {
     pub(crate) const fn takes_body(self) -> bool {
         matches!(
             self,
-            Admin::SettingSet | Admin::SourceBlock | Admin::TenantCreate | Admin::KeyIssue
+            Admin::SettingSet
+                | Admin::SourceBlock
+                | Admin::TenantCreate
+                | Admin::BudgetSet
+                | Admin::KeyIssue
         )
     }
 }
@@ -89,6 +94,9 @@ pub(crate) async fn answer(gateway: &Gateway, which: Admin, asked: Asked<'_>) ->
         }
         Admin::PubsubReplay => replay(gateway, &asked).await,
         Admin::TenantCreate => keys::tenant_create(gateway, &asked).await,
+        Admin::BudgetSet => budget_set(gateway, &asked).await,
+        Admin::BudgetClear => budget(gateway, &asked, BudgetChange::Clear).await,
+        Admin::Dependencies => dependencies(gateway),
         Admin::Tenant => keys::tenant(gateway, &asked).await,
         Admin::Keys => keys::list(gateway, &asked).await,
         Admin::KeyIssue => keys::issue(gateway, &asked).await,
@@ -158,6 +166,48 @@ fn receipt(decided: &Decided) -> Handled {
     decision(decided, Refusal::Error, |_, receipt| receipt)
 }
 
+async fn budget_set(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
+    let BudgetOrder { calls, spend_minor, period } =
+        dialect::admin::budget(&asked.body, &gateway.json)?;
+    let per_minor = gateway.engine.rules().catalogue.micros_per_minor();
+    let change = BudgetChange::Set {
+        calls: calls.map(u64::from),
+        spend_micros: spend_minor.map(|minor| i64::from(minor).saturating_mul(per_minor)),
+        period: match period {
+            BudgetPeriod::Month => Period::Month,
+            BudgetPeriod::Day => Period::Day,
+            BudgetPeriod::Ever => Period::Ever,
+        },
+    };
+    budget(gateway, asked, change).await
+}
+
+async fn budget(gateway: &Gateway, asked: &Asked<'_>, change: BudgetChange) -> Handled {
+    let bad = |error: types::IdError| fault(Reason::InvalidTenantId, format!("tenant_id {error}"));
+    let tenant = TenantId::new(asked.segment()?).map_err(bad)?;
+    let stream = StreamName::tenant(&tenant);
+    receipt(&decide(gateway, asked, stream, Command::Budget(change)).await?)
+}
+
+fn dependencies(gateway: &Gateway) -> Handled {
+    let all = gateway.engine.dependencies();
+    let all: Vec<Value> = all
+        .into_iter()
+        .map(|state| {
+            json!({
+                "name": state.name,
+                "breaker": state.breaker.as_str(),
+                "is_forced": state.is_forced,
+                "failures": state.failures,
+                "in_flight": state.in_flight,
+                "in_flight_max": state.in_flight_max,
+                "paused_for_s": state.paused_for.map_or(0, |wait| wait.as_secs()),
+            })
+        })
+        .collect();
+    ok(&json!({ "dependencies": all }))
+}
+
 fn subsystems(gateway: &Gateway) -> Handled {
     let all: Vec<Value> = gateway
         .engine
@@ -210,6 +260,7 @@ fn queues(gateway: &Gateway) -> Handled {
         "action_queue_max": options.pool_size + options.pool_queue,
         "action_pool_size": options.pool_size,
         "actions_running": gateway.metrics.worker_pool_active.get(),
+        "calls_open": gateway.engine.calls_open(),
         "actions_unsettled": gateway.metrics.actions_unsettled.get(),
         "requests_in_work": gateway.places.in_work(),
         "requests_max": gateway.options().requests_max,

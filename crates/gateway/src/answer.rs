@@ -4,6 +4,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use dialect::ai::{Api, client_error};
 use engine::ports::Durability;
 use engine::{Decided, Refused};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -17,6 +18,8 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) const X_RECEIPT_ID: HeaderName = HeaderName::from_static("x-receipt-id");
 pub(crate) const X_DURABILITY: HeaderName = HeaderName::from_static("x-durability");
 pub(crate) const X_IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("x-idempotent-replay");
+
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What a handler produces.
 pub(crate) type Handled = Result<Answer, Fault>;
@@ -33,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) tenant_id: Option<String>,
     pub(crate) receipt_id: Option<ReceiptId>,
     pub(crate) reason: Option<Reason>,
+    /// The body is still to come when the answer is given.
+    pub(crate) streams: bool,
 }
 
 /// A refusal on its way out. `receipt` is set when it has a receipt of its own; if not, the edge
@@ -72,6 +77,33 @@ pub(crate) fn fault(reason: Reason, detail: impl Into<String>) -> Fault {
 
 /// Renders a refusal in the one envelope: the shape of a refusal receipt.
 pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response {
+    let body = Value::Object(members(fault, request_id, now)).to_string();
+    refusal_response(fault, body.into_bytes())
+}
+
+/// Renders a refusal as an error of the dialect that the caller speaks, with the members of the
+/// envelope in it.
+pub(crate) fn ai_envelope(api: Api, fault: &Fault, request_id: &str, now: Micros) -> Response {
+    let Refused { reason, detail, .. } = &fault.refused;
+    let members = members(fault, request_id, now);
+    // Both have names of their own for these.
+    let ours = members.iter().filter(|(name, _)| !["type", "detail"].contains(&name.as_str()));
+    let ours: Vec<(&str, Value)> =
+        ours.map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let body = client_error(api, reason.status(), reason.code(), detail, request_id, &ours);
+    let mut response = refusal_response(fault, body);
+    if let Some(attempt) = fault.facts.receipt_id.filter(|_| fault.receipt.is_none()) {
+        // Not of the refusal, but of the attempt that it ends.
+        name_receipt(&mut response, attempt);
+    }
+    if !reason.retryable() {
+        // Clients of both vendors look at this before they try again.
+        response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    response
+}
+
+fn members(fault: &Fault, request_id: &str, now: Micros) -> Map<String, Value> {
     let Refused { reason, detail, retry_after_s } = &fault.refused;
     let mut body = Map::new();
     let receipt = fault.receipt.as_deref();
@@ -89,8 +121,14 @@ pub(crate) fn envelope(fault: &Fault, request_id: &str, now: Micros) -> Response
     if let Some(seconds) = retry_after_s {
         body.insert("retry_after".into(), (*seconds).into());
     }
+    body
+}
+
+fn refusal_response(fault: &Fault, body: Vec<u8>) -> Response {
+    let Refused { reason, retry_after_s, .. } = &fault.refused;
+    let receipt = fault.receipt.as_deref();
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = json_response(status, &Value::Object(body));
+    let mut response = raw_json(status, body);
     if status == StatusCode::UNAUTHORIZED {
         // RFC 9110, 15.5.2: a 401 names a scheme that would do.
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -150,6 +188,7 @@ pub(crate) fn decision(
         tenant_id: view.tenant_id.map(str::to_owned),
         receipt_id: Some(sealed.id),
         reason: (view.kind == Kind::Refusal).then(|| reason(&view)),
+        streams: false,
     };
     if view.kind == Kind::Refusal && refusals == Refusal::Error {
         return Err(refusal(&view, decided, facts));
@@ -184,14 +223,18 @@ fn refusal(view: &View<'_>, decided: &Decided, facts: Facts) -> Fault {
 
 /// Names the receipt of the decision, and what it survives now.
 pub(crate) fn receipt_headers(response: &mut Response, id: ReceiptId, durability: Durability) {
-    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
-        response.headers_mut().insert(X_RECEIPT_ID, value);
-    }
+    name_receipt(response, id);
     let durability = HeaderValue::from_static(durability.as_str());
     response.headers_mut().insert(X_DURABILITY, durability);
 }
 
-fn replay_header(response: &mut Response, replayed: bool) {
+fn name_receipt(response: &mut Response, id: ReceiptId) {
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(X_RECEIPT_ID, value);
+    }
+}
+
+pub(crate) fn replay_header(response: &mut Response, replayed: bool) {
     if replayed {
         response.headers_mut().insert(X_IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
     }

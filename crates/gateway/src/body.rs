@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 use types::Reason;
 
@@ -29,13 +29,14 @@ fn read_timeout(request_timeout: Duration) -> Duration {
 /// instead of a reset. Behind this the connection is cut.
 const DISCARD_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Reads a whole body, within the limits of `options`.
+/// Reads a whole body of at most `max_bytes`, within the time of `options`.
 pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
+    max_bytes: usize,
     options: &Options,
 ) -> Result<Bytes, Fault> {
-    let reading = collect(headers, body, options.body_max_bytes);
+    let reading = collect(headers, body, max_bytes);
     match tokio::time::timeout(read_timeout(options.request_timeout), reading).await {
         Ok(outcome) => outcome,
         Err(_) => Err(fault(Reason::RequestTimeout, "the body did not arrive in time")),
@@ -82,9 +83,17 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
 /// The caller's idempotency key: `Idempotency-Key`, else `X-Request-ID`, which is the seeds' name
 /// for it on `/marketplace`.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY).or_else(|| headers.get(X_REQUEST_ID)) else {
-        return Ok(None);
-    };
+    key_in(headers.get(IDEMPOTENCY_KEY).or_else(|| headers.get(X_REQUEST_ID)))
+}
+
+/// The idempotency key of a call to a model: `X-Request-ID` only correlates there, since clients send
+/// the same one with every attempt of theirs.
+pub(crate) fn own_idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+    key_in(headers.get(IDEMPOTENCY_KEY))
+}
+
+fn key_in(value: Option<&HeaderValue>) -> Result<Option<&str>, Fault> {
+    let Some(value) = value else { return Ok(None) };
     let bad = || fault(Reason::InvalidRequestId, "the idempotency key must be printable ASCII");
     let text = value.to_str().map_err(|_| bad())?;
     dialect::request_id::check_key(text)?;

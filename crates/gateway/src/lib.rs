@@ -5,6 +5,7 @@
 //! calls the engine and renders.
 
 mod admin;
+mod ai;
 mod answer;
 mod body;
 mod caller;
@@ -48,6 +49,11 @@ pub use table::{Access, ROUTES, Route};
 /// not take the machine from decisions.
 const SEARCHES_MAX: usize = 2;
 
+/// Levels of JSON in a call to a model.
+const AI_DEPTH_MAX: usize = 64;
+/// Values and names in it: conversations are long.
+const AI_NODES_MAX: usize = 500_000;
+
 /// Limits and facts of the front door.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -57,8 +63,12 @@ pub struct Options {
     pub requests_max: usize,
     /// Bytes of a body.
     pub body_max_bytes: usize,
+    /// Bytes of the body of a call to a model.
+    pub ai_body_max_bytes: usize,
     /// From the request's head to its answer.
     pub request_timeout: Duration,
+    /// The same for a call to a model, up to the first word of a stream.
+    pub ai_timeout: Duration,
     /// How long connections may finish their work once asked to stop.
     pub drain_timeout: Duration,
     /// False answers 404 on `/metrics`.
@@ -89,11 +99,13 @@ pub struct Gateway {
     options: ArcSwap<Options>,
     rates: ArcSwap<Rates>,
     blocked: ArcSwap<Blocked>,
-    places: Places,
+    places: Arc<Places>,
     started: Micros,
     /// Names this life of the process.
     instance: String,
     json: JsonLimits,
+    /// For calls to models, whose schemas of tools are deep.
+    ai_json: JsonLimits,
     searches: Arc<Semaphore>,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
@@ -117,10 +129,11 @@ impl Gateway {
             rates: ArcSwap::from_pointee(Rates::new(options.rate)),
             options: ArcSwap::from_pointee(options),
             blocked: ArcSwap::default(),
-            places: Places::default(),
+            places: Arc::default(),
             started,
             instance: uuid::Uuid::now_v7().to_string(),
             json: JsonLimits::default(),
+            ai_json: JsonLimits { max_depth: AI_DEPTH_MAX, max_nodes: AI_NODES_MAX },
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),

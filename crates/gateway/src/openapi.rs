@@ -3,6 +3,7 @@
 //! Owns: what each handler takes and which answers it gives, as far as callers see it; a handler
 //! without that does not compile. Refuses to know: how a handler comes to its answer.
 
+mod ai;
 mod answers;
 mod forms;
 mod requests;
@@ -20,7 +21,7 @@ use self::answers::{KEY_ID, Told};
 use self::forms::{id, matching, schema, text, words};
 use crate::answer::raw_json;
 use crate::health::Probe;
-use crate::table::{Access, Admin, Handler, ROUTES, Route};
+use crate::table::{Access, Admin, Ai, Handler, ROUTES, Route};
 
 const DESCRIPTION: &str = "\
 Every decision leaves a receipt in a hash chain before it is answered. Requests carry a key as a \
@@ -44,7 +45,7 @@ pub fn document() -> Value {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.to_ascii_lowercase()] = operation(route);
     }
-    let schemas = requests::schemas().into_iter().chain(answers::schemas());
+    let schemas = requests::schemas().into_iter().chain(answers::schemas()).chain(ai::schemas());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -55,11 +56,17 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas.map(|(name, schema)| (name.into(), schema)).collect::<Map<_, _>>(),
-            "responses": answers::refusals(),
+            "responses": answers::refusals(&refused()),
             "headers": answers::headers(),
             "securitySchemes": security_schemes(),
         },
     })
+}
+
+/// The statuses of refusals in the one envelope. That a method is not taken any path may say.
+fn refused() -> BTreeSet<u16> {
+    let own = ROUTES.iter().filter(|route| route.handler.speaks().is_none());
+    own.flat_map(|route| contract(route).refusals).chain([405]).collect()
 }
 
 /// Answers with the document, which cannot change while the process runs.
@@ -71,7 +78,11 @@ pub(crate) fn answer() -> Response {
 
 fn operation(route: &Route) -> Value {
     let Contract { segment, mut parameters, body, mut responses, refusals } = contract(route);
-    responses.extend(refusals.iter().map(|status| (status.to_string(), answers::refused(*status))));
+    let refused = |status: u16| match route.handler.speaks() {
+        Some(api) => ai::refused(api, status),
+        None => answers::refused(status),
+    };
+    responses.extend(refusals.iter().map(|status| (status.to_string(), refused(*status))));
     let name = route.path.split(['{', '}']).nth(1);
     if let (Some(name), Some((description, schema))) = (name, segment) {
         parameters.insert(0, requests::parameter("path", name, description, schema));
@@ -237,7 +248,30 @@ fn contract(route: &Route) -> Contract {
         Handler::Receipts => Contract::new(&[ANY, KEYED, &[400]])
             .takes(requests::search())
             .answers(200, "ReceiptPage", Told::Keyed, "a page of receipts, newest first"),
+        Handler::Ai(which) => ai_contract(which),
         Handler::Admin(admin) => admin_contract(admin),
+    }
+}
+
+/// What a call to a model may be told besides: no such model, no budget, a key that is in use, and a
+/// provider that fails.
+const CALLED: &[u16] = &[402, 404, 409, 415, 422, 502];
+
+fn ai_contract(which: Ai) -> Contract {
+    let called = |body: &str, name: &str| {
+        Contract::new(&[ANY, KEYED, READ, CALLED])
+            .takes([ai::idempotency_key()])
+            .body(ai::body(body))
+            .replies(200, ai::model_answer(schema(name)))
+    };
+    match which {
+        Ai::Chat => called("ChatCall", "Chat"),
+        Ai::Messages => called("MessagesCall", "Message"),
+        Ai::Embeddings => called("EmbeddingsCall", "Embeddings"),
+        Ai::Models | Ai::Usage | Ai::Invoice | Ai::Entitlements => {
+            let (name, what) = ai::seen(which).unwrap_or_default();
+            Contract::new(&[ANY, KEYED, &[422]]).answers(200, name, Told::Keyed, what)
+        }
     }
 }
 
@@ -283,6 +317,14 @@ fn admin_contract(admin: Admin) -> Contract {
         Admin::TenantCreate => Contract::decided("the receipt of a price: it is registered")
             .body(requests::body("TenantOrder", true, &[]))
             .refuses(&[415]),
+        Admin::BudgetSet => Contract::decided("the receipt of the limits, which are in force")
+            .segment("the tenant", id(limits::CUSTOMER_ID_CHARS))
+            .body(requests::body("BudgetOrder", true, &[]))
+            .refuses(&[415, 422]),
+        Admin::BudgetClear => Contract::decided("the receipt; the plan's limits are in force")
+            .segment("the tenant", id(limits::CUSTOMER_ID_CHARS))
+            .refuses(&[422]),
+        Admin::Dependencies => Contract::seen("Dependencies", "everything that calls leave to"),
         Admin::Tenant => Contract::seen("Tenant", "what it holds")
             .segment("the tenant", id(limits::CUSTOMER_ID_CHARS))
             .refuses(&[404]),

@@ -140,16 +140,17 @@ pub(crate) struct Places {
 
 /// A place among the requests in work, given back also when the caller hangs up and the future is
 /// dropped.
-pub(crate) struct Place<'a> {
-    places: &'a Places,
-    metrics: &'a Metrics,
+pub(crate) struct Place {
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
     number: usize,
 }
 
 impl Places {
-    pub(crate) fn take<'a>(&'a self, metrics: &'a Metrics) -> Place<'a> {
+    pub(crate) fn take(self: &Arc<Places>, metrics: &Arc<Metrics>) -> Place {
         metrics.http_requests_in_flight.inc();
-        Place { places: self, metrics, number: self.all.fetch_add(1, Ordering::AcqRel) + 1 }
+        let number = self.all.fetch_add(1, Ordering::AcqRel) + 1;
+        Place { places: Arc::clone(self), metrics: Arc::clone(metrics), number }
     }
 
     /// Requests in work now.
@@ -159,10 +160,10 @@ impl Places {
 
     /// A place among the tenant's own requests, so that one tenant's flood never takes all places.
     pub(crate) fn of(
-        &self,
+        self: &Arc<Places>,
         tenant: Option<TenantId>,
         max: usize,
-    ) -> Result<TenantPlace<'_>, Fault> {
+    ) -> Result<TenantPlace, Fault> {
         let mut tenants = self.lock();
         let taken = tenants.entry(tenant.clone()).or_default();
         if *taken >= max {
@@ -172,7 +173,8 @@ impl Places {
             return Err(refusal);
         }
         *taken += 1;
-        Ok(TenantPlace { places: self, tenant })
+        drop(tenants);
+        Ok(TenantPlace { places: Arc::clone(self), tenant })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Option<TenantId>, usize>> {
@@ -180,7 +182,7 @@ impl Places {
     }
 }
 
-impl Place<'_> {
+impl Place {
     /// Refuses when there are too many requests in work for one of this class.
     pub(crate) fn admits(&self, class: Criticality, max: usize) -> Result<(), Fault> {
         if self.number <= class.limit(max) {
@@ -192,7 +194,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.places.all.fetch_sub(1, Ordering::AcqRel);
         self.metrics.http_requests_in_flight.dec();
@@ -200,12 +202,12 @@ impl Drop for Place<'_> {
 }
 
 /// One of a tenant's places.
-pub(crate) struct TenantPlace<'a> {
-    places: &'a Places,
+pub(crate) struct TenantPlace {
+    places: Arc<Places>,
     tenant: Option<TenantId>,
 }
 
-impl Drop for TenantPlace<'_> {
+impl Drop for TenantPlace {
     fn drop(&mut self) {
         let mut tenants = self.places.lock();
         if let Some(taken) = tenants.get_mut(&self.tenant) {
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn classes_are_refused_in_their_order() {
-        let (places, metrics) = (Places::default(), Metrics::new().unwrap());
+        let (places, metrics) = (Arc::<Places>::default(), Arc::new(Metrics::new().unwrap()));
         let served = |class: Criticality| {
             let held: Vec<_> = (0..1_000).map(|_| places.take(&metrics)).collect();
             held.iter().filter(|place| place.admits(class, 100).is_ok()).count()
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_its_places_and_leaves_nothing_behind() {
-        let places = Places::default();
+        let places = Arc::<Places>::default();
         let tenant = |name: &str| TenantId::new(name).ok();
         let held: Vec<_> = (0..2).map(|_| places.of(tenant("a"), 2).ok()).collect();
         let refusal = places.of(tenant("a"), 2).err().unwrap();

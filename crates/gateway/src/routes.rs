@@ -6,26 +6,28 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Query, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use http_body_util::BodyExt;
 use telemetry::metrics::Endpoint;
 use types::{Reason, TenantId};
 
-use crate::answer::{Answer, Facts, Handled, X_REQUEST_ID, envelope, fault};
+use crate::answer::{Answer, Facts, Handled, X_REQUEST_ID, ai_envelope, envelope, fault};
 use crate::caller::{Caller, identify};
 use crate::health::{metrics, probe};
-use crate::rate::{Allowance, Criticality};
+use crate::rate::{Allowance, Criticality, Place, TenantPlace};
 use crate::sources::source;
 use crate::table::{Handler, ROUTES, Route};
-use crate::{Gateway, Options, admin, body, marketplace, openapi, pubsub, receipts};
+use crate::{Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts};
 
 /// The address of the peer, which the accept loop puts beside each request.
 #[derive(Debug, Clone, Copy)]
@@ -78,12 +80,14 @@ async fn astray(
     finish(gateway, endpoint, ended)
 }
 
-/// What was learned of a request on its way.
-#[derive(Debug, Default)]
+/// What was learned of a request on its way, and what it holds.
+#[derive(Default)]
 struct Met {
     source: Option<IpAddr>,
     tenant: Option<TenantId>,
     allowance: Option<Allowance>,
+    place: Option<Place>,
+    tenant_place: Option<TenantPlace>,
 }
 
 /// The way of every request: id → source → load shedding → deadline over (key → rate → scope →
@@ -111,7 +115,8 @@ async fn limited(
     met: &mut Met,
 ) -> Handled {
     let Some(class) = route.handler.criticality() else {
-        return attended(options, known(gateway, options, route, request, met)).await;
+        let work = known(gateway, options, route, request, met);
+        return attended(options.request_timeout, work).await;
     };
     if class != Criticality::Critical && !options.serves_tenants {
         return Err(fault(Reason::NotFound, "this instance takes no requests of tenants"));
@@ -125,15 +130,17 @@ async fn limited(
         return Err(fault(Reason::Forbidden, "access denied"));
     }
     // Probes and scrapes take no place: who watches must not crowd out who works.
-    let place = gateway.places.take(&gateway.metrics);
+    let place = met.place.insert(gateway.places.take(&gateway.metrics));
     place.admits(class, options.requests_max)?;
-    attended(options, known(gateway, options, route, request, met)).await
+    let is_ai = matches!(route.handler, Handler::Ai(_));
+    let timeout = if is_ai { options.ai_timeout } else { options.request_timeout };
+    attended(timeout, known(gateway, options, route, request, met)).await
 }
 
 /// Waits no longer than the deadline, and survives a handler that does not.
-async fn attended(options: &Options, work: impl Future<Output = Handled>) -> Handled {
+async fn attended(timeout: Duration, work: impl Future<Output = Handled>) -> Handled {
     let work = AssertUnwindSafe(work).catch_unwind();
-    match tokio::time::timeout(options.request_timeout, work).await {
+    match tokio::time::timeout(timeout, work).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(fault(Reason::InternalError, "the request failed")),
         Err(_) => {
@@ -171,8 +178,8 @@ async fn known(
         Caller::Unproven => Some(None),
         _ => met.tenant.clone().map(Some),
     };
-    let _place = group.map(|group| gateway.places.of(group, options.tenant_requests_max));
-    let _place = _place.transpose()?;
+    let place = group.map(|group| gateway.places.of(group, options.tenant_requests_max));
+    met.tenant_place = place.transpose()?;
     dispatch(gateway, options, route.handler, (&caller, met.source), (parts, body)).await
 }
 
@@ -191,12 +198,12 @@ async fn dispatch(
         Handler::OpenApi => plain(openapi::answer()),
         Handler::Pubsub => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, options).await?;
+            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
             pubsub::push(gateway, options, caller, &bytes).await
         }
         Handler::Marketplace => {
             body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, options).await?;
+            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
             marketplace::call(gateway, options, caller, &parts.headers, &bytes).await
         }
         Handler::Receipt => {
@@ -207,6 +214,15 @@ async fn dispatch(
             let query = query(&mut parts).await?;
             receipts::search(gateway, caller, query).await
         }
+        Handler::Ai(which) => {
+            let mut bytes = Bytes::new();
+            if which.takes_body() {
+                body::require_json(&parts.headers)?;
+                let max_bytes = options.ai_body_max_bytes;
+                bytes = body::read(&parts.headers, body, max_bytes, options).await?;
+            }
+            ai::answer(gateway, which, caller, &parts.headers, bytes).await
+        }
         Handler::Admin(which) => {
             let query = query(&mut parts).await?;
             let path = RawPathParams::from_request_parts(&mut parts, &()).await;
@@ -215,7 +231,7 @@ async fn dispatch(
             if which.takes_body() {
                 body::require_json(&parts.headers)?;
             }
-            let bytes = body::read(&parts.headers, body, options).await?;
+            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
             let asked = admin::Asked { caller, source, segment, query, body: bytes };
             admin::answer(gateway, which, asked).await
         }
@@ -254,7 +270,7 @@ struct Ended<'a> {
 }
 
 fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response {
-    let Ended { route, method, request_id, started, outcome, met } = ended;
+    let Ended { route, method, request_id, started, outcome, mut met } = ended;
     let path = route.map_or("unmatched", |route| route.path);
     let (mut response, facts) = match outcome {
         Ok(Answer { response, facts }) => {
@@ -270,7 +286,11 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
                 gateway.engine.refused_at_edge(reason, path, met.tenant.clone());
             }
             let now = gateway.engine.clock().now();
-            (envelope(&fault, &request_id, now), fault.facts)
+            let response = match route.and_then(|route| route.handler.speaks()) {
+                Some(api) => ai_envelope(api, &fault, &request_id, now),
+                None => envelope(&fault, &request_id, now),
+            };
+            (response, fault.facts)
         }
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -281,6 +301,16 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     }
     if gateway.is_closing() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if facts.streams {
+        // In work until the last word.
+        let (body, held) =
+            (std::mem::take(response.body_mut()), (met.place.take(), met.tenant_place.take()));
+        let holding = body.map_frame(move |frame| {
+            let _held = &held;
+            frame
+        });
+        *response.body_mut() = axum::body::Body::new(holding);
     }
     let took = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();

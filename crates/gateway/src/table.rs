@@ -41,7 +41,20 @@ pub(crate) enum Handler {
     Marketplace,
     Receipt,
     Receipts,
+    Ai(Ai),
     Admin(Admin),
+}
+
+/// Calls to models, and what a tenant has of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ai {
+    Chat,
+    Messages,
+    Embeddings,
+    Models,
+    Usage,
+    Invoice,
+    Entitlements,
 }
 
 /// The operator's requests.
@@ -62,6 +75,9 @@ pub(crate) enum Admin {
     PubsubResume,
     PubsubReplay,
     TenantCreate,
+    BudgetSet,
+    BudgetClear,
+    Dependencies,
     Tenant,
     Keys,
     KeyIssue,
@@ -77,6 +93,7 @@ const WRITE: Access = Access::Scope(Scope::AdminWrite);
 const MARKETPLACE: Access = Access::Scope(Scope::MarketplaceWrite);
 const SIGNALS: Access = Access::Scope(Scope::SignalsWrite);
 const RECEIPTS: Access = Access::Scope(Scope::ReceiptsRead);
+const AI: Access = Access::Scope(Scope::AiInvoke);
 
 const fn route(
     method: &'static str,
@@ -90,6 +107,10 @@ const fn route(
 
 const fn open(path: &'static str, handler: Handler, summary: &'static str) -> Route {
     route("GET", path, Access::Open, handler, summary)
+}
+
+const fn ai(method: &'static str, path: &'static str, handler: Ai, summary: &'static str) -> Route {
+    route(method, path, AI, Handler::Ai(handler), summary)
 }
 
 const fn see(path: &'static str, handler: Admin, summary: &'static str) -> Route {
@@ -127,6 +148,13 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/receipts", RECEIPTS, Handler::Receipts, "search, newest first"),
     // Behind a trailing slash there is no id: the same answer as for an unknown one.
     route("GET", "/receipts/", RECEIPTS, Handler::Receipt, "one receipt, id missing"),
+    ai("POST", "/v1/chat/completions", Ai::Chat, "an answer of a model, as OpenAI has it"),
+    ai("POST", "/v1/messages", Ai::Messages, "an answer of a model, as Anthropic has it"),
+    ai("POST", "/v1/embeddings", Ai::Embeddings, "vectors of texts, as OpenAI has it"),
+    ai("GET", "/v1/models", Ai::Models, "models that may be asked for, as OpenAI has it"),
+    ai("GET", "/v1/usage", Ai::Usage, "what the tenant has used of its limits"),
+    ai("GET", "/v1/usage/invoice", Ai::Invoice, "the bill of the month as it would be now"),
+    ai("GET", "/v1/entitlements", Ai::Entitlements, "what the tenant holds"),
     see("/admin/subsystems", Admin::Subsystems, "supervised parts: state, restarts, uptime"),
     act(
         "POST",
@@ -152,6 +180,14 @@ pub const ROUTES: &[Route] = &[
     act("POST", "/admin/pubsub/resume", Admin::PubsubResume, "pull again"),
     act("POST", "/admin/pubsub/replay", Admin::PubsubReplay, "decide dead letters after all"),
     act("POST", "/admin/tenants", Admin::TenantCreate, "register a tenant"),
+    act("PUT", "/admin/tenants/{tenant_id}/budget", Admin::BudgetSet, "limits of a tenant's own"),
+    act(
+        "DELETE",
+        "/admin/tenants/{tenant_id}/budget",
+        Admin::BudgetClear,
+        "its plan's limits again",
+    ),
+    see("/admin/dependencies", Admin::Dependencies, "what calls leave to, and whether they may"),
     see("/admin/tenants/{tenant_id}", Admin::Tenant, "what a tenant amounts to"),
     see("/admin/keys", Admin::Keys, "keys of a tenant, or of the service"),
     act("POST", "/admin/keys", Admin::KeyIssue, "issue a key; its text is shown once"),
@@ -168,7 +204,9 @@ impl Handler {
         match self {
             Handler::Probe(_) | Handler::Metrics | Handler::OpenApi => None,
             Handler::Receipts => Some(Criticality::Sheddable),
-            Handler::Pubsub | Handler::Marketplace | Handler::Receipt => Some(Criticality::Normal),
+            Handler::Pubsub | Handler::Marketplace | Handler::Receipt | Handler::Ai(_) => {
+                Some(Criticality::Normal)
+            }
             Handler::Admin(_) => Some(Criticality::Critical),
         }
     }

@@ -136,6 +136,11 @@ impl Rules {
         Some(&self.models[at].1)
     }
 
+    /// The names of all models that have a price, in ascending order.
+    pub fn priced_models(&self) -> impl Iterator<Item = &str> {
+        self.models.iter().map(|(name, _)| &**name)
+    }
+
     /// What the severity word of an autonomic signal counts as, in thousandths.
     #[must_use]
     pub fn severity_milli(&self, word: &str) -> Option<i64> {

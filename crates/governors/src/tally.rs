@@ -101,8 +101,8 @@ pub enum Level {
 }
 
 impl Level {
-    pub(crate) const ALL: [Level; 4] =
-        [Level::Ok, Level::Warning, Level::Critical, Level::Exceeded];
+    /// Every level.
+    pub const ALL: [Level; 4] = [Level::Ok, Level::Warning, Level::Critical, Level::Exceeded];
 
     /// The word in receipts and answers.
     #[must_use]

@@ -15,6 +15,11 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 pub enum Form {
     /// A key that callers send in a header.
     Key,
+    /// A key that a provider has given out, in whatever form it gives them.
+    ProviderKey,
+    /// Dependencies and the state in which their breakers are held: `openai=open,local=closed`, or
+    /// `none`.
+    Breakers,
     /// The bytes of a key, as base64.
     Base64,
     /// The id of a Google Cloud project.
@@ -43,6 +48,30 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The pairs of [`Form::Breakers`]: a name, and whether its breaker is held open; `None` when the text
+/// is of another form.
+#[must_use]
+pub fn breakers(text: &str) -> Option<Vec<(&str, bool)>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let mut pairs = Vec::new();
+    for pair in text.split(',') {
+        let (name, state) = pair.split_once('=')?;
+        let is_open = match state {
+            "open" => true,
+            "closed" => false,
+            _ => return None,
+        };
+        if name.is_empty() || !name.bytes().all(allowed) {
+            return None;
+        }
+        pairs.push((name, is_open));
+    }
+    Some(pairs)
+}
+
 impl Form {
     /// Whether `text` has this form.
     pub(crate) fn accepts(self, text: &str) -> bool {
@@ -51,6 +80,10 @@ impl Form {
             Form::Key => {
                 text.len() >= KEY_CHARS_MIN && text.bytes().all(|byte| byte.is_ascii_graphic())
             }
+            Form::ProviderKey => {
+                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            Form::Breakers => breakers(text).is_some(),
             Form::Base64 => BASE64.decode(text).is_ok_and(|bytes| bytes.len() >= BASE64_BYTES_MIN),
             Form::ProjectId => {
                 let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
@@ -86,6 +119,8 @@ impl Form {
     pub(crate) const fn expected(self) -> &'static str {
         match self {
             Form::Key => "at least 32 printable ASCII characters without blanks",
+            Form::Breakers => "none, or names with =open or =closed and commas between them",
+            Form::ProviderKey => "printable ASCII characters without blanks",
             Form::Base64 => "base64 of at least 16 bytes",
             Form::ProjectId => "6 to 30 lower-case letters, digits and hyphens",
             Form::PubsubName => {
@@ -132,6 +167,12 @@ mod tests {
                 &[&key, "taik__keys.!\"#$%&'()*+,-./:;<=>?@", &name],
                 &["", &short, &blank, &accent, &format!("{key}\0"), &format!("{key}\n")],
             ),
+            (
+                Form::Breakers,
+                &["none", "openai=open", "a=closed,b.c-d_e=open"],
+                &["", "openai", "openai=shut", "=open", "a=open,", "a=open, b=open", "a=b=open"],
+            ),
+            (Form::ProviderKey, &["k", "sk-proj_.~+/="], &["", "a b", "k\n", "\u{e9}"]),
             (
                 Form::Base64,
                 &["AAAAAAAAAAAAAAAAAAAAAA==", "AAAAAAAAAAAAAAAAAAAAAA", "+/+/+/+/+/+/+/+/+/+/+/+/"],

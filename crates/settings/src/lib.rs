@@ -22,7 +22,7 @@ pub use baseline::Baseline;
 pub use change::{Change, Lease, check_change};
 pub use choices::{AuthRequired, Backend, LogLevel, ServiceRole, SpoolUse, Synchronous, Writes};
 pub use error::{ChangeError, SettingError};
-pub use form::Form;
+pub use form::{Form, breakers};
 pub use knob::{Kind, Knob};
 pub use page::markdown;
 pub use resolve::{Origin, Resolved, Source};

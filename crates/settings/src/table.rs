@@ -187,6 +187,50 @@ knobs! {
         live;
     CATALOGUE_FILE => catalogue_file: Option<PathBuf>, Kind::Path, None, "",
         "File of prices, plans and signal profiles; without it the built-in example is used.";
+    PROVIDERS_FILE => providers_file: Option<PathBuf>, Kind::Path, None, "",
+        "File of providers and models; without it there are echo and the providers whose keys are set.";
+    OPENAI_API_KEY => openai_api_key: Option<Secret>, Kind::Text(Form::ProviderKey), None, "",
+        "Key for OpenAI; with it gpt-*, o1* to o4* and text-embedding-* are served.",
+        secret;
+    ANTHROPIC_API_KEY => anthropic_api_key: Option<Secret>, Kind::Text(Form::ProviderKey), None, "",
+        "Key for Anthropic; with it claude-* is served.",
+        secret;
+    GEMINI_API_KEY => gemini_api_key: Option<Secret>, Kind::Text(Form::ProviderKey), None, "",
+        "Key for Gemini; with it gemini-* is served.",
+        secret;
+    TIMEOUT_THRESHOLD_MS => timeout_threshold_ms: u64, from_to(1, 600_000), Some("5000"),
+        "milliseconds",
+        "Time that a provider has until the first word of a stream, or until it answers a request for vectors; then the next target is tried.",
+        live;
+    AI_ANSWER_TIMEOUT_MS => ai_answer_timeout_ms: u64, from_to(1, 3_600_000), Some("60000"),
+        "milliseconds",
+        "Time that a provider has for an answer that is not streamed; then the next target is tried.",
+        live;
+    AI_GAP_TIMEOUT_MS => ai_gap_timeout_ms: u64, from_to(1, 600_000), Some("15000"), "milliseconds",
+        "Time between two pieces of a provider's answer; a longer silence counts as a broken stream.",
+        live;
+    AI_TIMEOUT_MS => ai_timeout_ms: u64, from_to(1, 3_600_000), Some("300000"), "milliseconds",
+        "Time of a call to a model, all attempts and the whole stream included.",
+        live;
+    AI_MAX_BODY_BYTES => ai_max_body_bytes: usize, from_to(1_024, 134_217_728), Some("33554432"),
+        "bytes",
+        "Size of the body of a call to a model.",
+        live;
+    MAX_RETRIES => max_retries: u32, from_to(0, 20), Some("3"), "attempts",
+        "Attempts of a call to a model after the first one, over all of its targets.",
+        live;
+    CIRCUIT_BREAKER_THRESHOLD => circuit_breaker_threshold: u32, from_to(1, 10_000), Some("5"),
+        "failures",
+        "Failures in a row after which a dependency is left alone.",
+        live;
+    CIRCUIT_BREAKER_TIMEOUT => circuit_breaker_timeout: u64, from_to(1, 3_600_000), Some("30000"),
+        "milliseconds",
+        "How long a dependency that fails is left alone before one call tries it again.",
+        live;
+    CIRCUIT_BREAKER_FORCE => circuit_breaker_force: String, Kind::Text(Form::Breakers),
+        Some("none"), "",
+        "Breakers that are held, whatever their dependencies do: openai=open keeps calls away, openai=closed lets them through.",
+        live;
     GCP_PROJECT_ID => gcp_project_id: Option<String>, Kind::Text(Form::ProjectId), None, "",
         "Google Cloud project that signals are pulled from; without it nothing is pulled.";
     PUBSUB_ENABLED => pubsub_enabled: bool, Kind::Flag, Some("true"), "",
@@ -228,7 +272,9 @@ mod tests {
             assert!(row.default.is_none_or(|text| row.kind.accepts(text)), "{}", row.name);
             // A unit belongs to a quantity and, where the name carries one, agrees with it.
             assert!(row.unit.is_empty() || matches!(row.kind, Kind::Integer { .. }));
-            assert_eq!(row.name.ends_with("_MS"), row.unit == "milliseconds", "{}", row.name);
+            // Seed 004 names this one without its unit.
+            let is_ms = row.name.ends_with("_MS") || row.name == "CIRCUIT_BREAKER_TIMEOUT";
+            assert_eq!(is_ms, row.unit == "milliseconds", "{}", row.name);
             assert_eq!(row.name.ends_with("_BYTES"), row.unit == "bytes", "{}", row.name);
             if let Kind::Integer { min, max } = row.kind {
                 assert!(min < max, "{}", row.name);
@@ -251,7 +297,15 @@ mod tests {
         };
         assert_eq!(
             named(&|row| row.secret),
-            ["ADMIN_API_KEY", "JWT_SECRET_KEY", "HMAC_SECRET_KEY", "DATABASE_URL"]
+            [
+                "ADMIN_API_KEY",
+                "JWT_SECRET_KEY",
+                "HMAC_SECRET_KEY",
+                "DATABASE_URL",
+                "OPENAI_API_KEY",
+                "ANTHROPIC_API_KEY",
+                "GEMINI_API_KEY",
+            ]
         );
         assert_eq!(
             named(&|row| row.relaxes.is_some()),
@@ -274,6 +328,7 @@ mod tests {
                 "LEDGER_DIR",
                 "SQLITE_SYNCHRONOUS",
                 "CATALOGUE_FILE",
+                "PROVIDERS_FILE",
                 "GCP_PROJECT_ID",
                 "PUBSUB_ENABLED",
                 "PUBSUB_SUBSCRIPTION",

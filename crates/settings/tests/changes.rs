@@ -1,7 +1,7 @@
 //! Changes of a running process: which are taken, what they win over, and what is left of them
 //! after a restart.
 
-use settings::{Baseline, Change, ChangeError, Kind, Lease, Resolved, check_change, table};
+use settings::{Baseline, Change, ChangeError, Form, Kind, Lease, Resolved, check_change, table};
 
 const UNTIL_S: i64 = 1_795_444_665;
 const FILE: &str = "max_body_bytes = 2048\nrequest_timeout_ms = 2500\n";
@@ -64,6 +64,7 @@ fn samples(kind: Kind) -> Vec<String> {
         Kind::Integer { min, max } => vec![min.to_string(), max.to_string()],
         Kind::Flag => vec!["true".to_owned(), "false".to_owned()],
         Kind::Choice(words) => words.iter().map(|word| (*word).to_owned()).collect(),
+        Kind::Text(Form::Breakers) => vec!["none".to_owned(), "openai=open".to_owned()],
         Kind::Path | Kind::Address | Kind::Text(_) => Vec::new(),
     }
 }

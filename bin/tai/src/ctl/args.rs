@@ -50,6 +50,8 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: Option<SettingVerb>,
     },
+    /// What calls leave to, and whether they may.
+    Dependencies,
     /// Sources that are refused; or block one, or unblock it.
     Sources {
         #[command(subcommand)]
@@ -155,6 +157,28 @@ pub(crate) enum TenantVerb {
     Show {
         /// The tenant's id.
         id: String,
+    },
+    /// Register a tenant.
+    Create {
+        /// The tenant's id.
+        id: String,
+    },
+    /// Limits of its own for its calls to models, in place of its plan's.
+    Budget {
+        /// The tenant's id.
+        id: String,
+        /// Calls in the period; as many as it likes when left out.
+        #[arg(long, value_parser = value_parser!(u32).range(1..))]
+        calls: Option<u32>,
+        /// What they may cost in the period, in minor units; as much as it likes when left out.
+        #[arg(long, value_name = "MINOR", value_parser = value_parser!(u32).range(1..))]
+        spend: Option<u32>,
+        /// How long is counted together: month, day or ever.
+        #[arg(long, value_parser = ["month", "day", "ever"], default_value = "month")]
+        period: String,
+        /// Take the limits back: the plan's hold again.
+        #[arg(long, conflicts_with_all = ["calls", "spend", "period"])]
+        clear: bool,
     },
 }
 

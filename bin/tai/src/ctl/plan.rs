@@ -41,9 +41,8 @@ pub(crate) fn plan(verb: Verb) -> Plan {
         Verb::Settings { verb } => settings(verb),
         Verb::Sources { verb } => sources(verb),
         Verb::Pubsub { verb } => pubsub(verb),
-        Verb::Tenant { verb: TenantVerb::Show { id } } => {
-            shown(get("admin/tenants").of(&id), View::Facts)
-        }
+        Verb::Dependencies => shown(get("admin/dependencies"), View::DEPENDENCIES),
+        Verb::Tenant { verb } => tenants(verb),
         Verb::Key { verb } => keys(verb),
         Verb::Drain => shown(post("admin/drain"), View::Facts),
         Verb::Stop { wait } => waiting(post("admin/stop"), Until::Gone, wait),
@@ -89,6 +88,27 @@ fn pubsub(verb: Option<PubsubVerb>) -> Plan {
         }
     };
     shown(call, View::Facts)
+}
+
+fn tenants(verb: TenantVerb) -> Plan {
+    let on = |method| Call::new(method, "admin/tenants");
+    match verb {
+        TenantVerb::Show { id } => shown(on(Method::GET).of(&id), View::Facts),
+        TenantVerb::Create { id } => {
+            shown(on(Method::POST).send(json!({ "tenant_id": id })), View::Receipt)
+        }
+        TenantVerb::Budget { id, clear: true, .. } => {
+            shown(on(Method::DELETE).of(&id).of("budget"), View::Receipt)
+        }
+        TenantVerb::Budget { id, calls, spend, period, clear: false } => {
+            let body = object([
+                ("calls", calls.map(Value::from)),
+                ("spend_minor", spend.map(Value::from)),
+                ("period", Some(period.into())),
+            ]);
+            shown(on(Method::PUT).of(&id).of("budget").send(body), View::Receipt)
+        }
+    }
 }
 
 fn keys(verb: KeyVerb) -> Plan {

@@ -36,6 +36,18 @@ impl View {
         columns: &["name", "value", "unit", "source", "live", "until"],
     };
     pub(crate) const SOURCES: View = View::Table { list: "sources", columns: &["source", "until"] };
+    pub(crate) const DEPENDENCIES: View = View::Table {
+        list: "dependencies",
+        columns: &[
+            "name",
+            "breaker",
+            "is_forced",
+            "failures",
+            "in_flight",
+            "in_flight_max",
+            "paused_for_s",
+        ],
+    };
     pub(crate) const KEYS: View = View::Table {
         list: "keys",
         columns: &["id", "label", "scopes", "issued_at", "expires_at"],

@@ -147,6 +147,8 @@ fn every_verb_asks_what_the_service_answers() {
     let replay = json!({"replayed": 3, "poison": 1, "later": 0});
     let none = Value::Null;
     // The words, the request, its body, the answer, and what a person reads of it.
+    let dependencies = json!({"dependencies": [{"name": "openai", "breaker": "closed",
+        "is_forced": false, "failures": 0, "in_flight": 1, "in_flight_max": 9, "paused_for_s": 0}]});
     let table: Vec<(&str, &str, Value, &Value, &[&str])> = vec![
         (
             "subsystems",
@@ -236,6 +238,41 @@ fn every_verb_asks_what_the_service_answers() {
             none.clone(),
             &tenant,
             &["entitlements:", "  entitlement_id=pro state=active", "keys: 2"],
+        ),
+        (
+            "tenant create t",
+            "POST /admin/tenants",
+            json!({"tenant_id": "t"}),
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
+        (
+            "tenant budget t --calls 1000 --spend 50",
+            "PUT /admin/tenants/t/budget",
+            json!({"calls": 1000, "spend_minor": 50, "period": "month"}),
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
+        (
+            "tenant budget t --calls 5 --period ever",
+            "PUT /admin/tenants/t/budget",
+            json!({"calls": 5, "period": "ever"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "tenant budget t --clear",
+            "DELETE /admin/tenants/t/budget",
+            none.clone(),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "dependencies",
+            "GET /admin/dependencies",
+            none.clone(),
+            &dependencies,
+            &["openai  closed   false"],
         ),
         ("key list", "GET /admin/keys", none.clone(), &keys, &["admin:read  2026-01-01T00:00:00Z"]),
         ("key list --tenant t", "GET /admin/keys?tenant_id=t", none.clone(), &keys, &["mine"]),

@@ -7,7 +7,7 @@
 //! itself. Refuses to know: what else a setting does, which `settings` looks at.
 
 use serde_json::{Value, json};
-use settings::{Kind, Knob};
+use settings::{Form, Kind, Knob};
 use testkit::http::Response;
 
 use crate::callers::*;
@@ -69,6 +69,7 @@ fn another(knob: &Knob, value: &str) -> String {
         Kind::Choice(words) => {
             words.iter().find(|word| **word != value).copied().unwrap().to_owned()
         }
+        Kind::Text(Form::Breakers) => "openai=closed".to_owned(),
         Kind::Path | Kind::Address | Kind::Text(_) => panic!("{} is live", knob.name),
     }
 }
@@ -115,15 +116,19 @@ fn what_is_no_change_is_refused_and_not_shown() {
     let (_room, dir) = room();
     let (admin, secrets) = (new_key(), [base64(&chance()), base64(&chance())]);
     let url = format!("postgres://tai:{}@db/tai", new_key());
+    let provider = new_key();
     let envs = [
         ("HMAC_SECRET_KEY", secrets[0].as_str()),
         ("JWT_SECRET_KEY", secrets[1].as_str()),
         ("DATABASE_URL", url.as_str()),
+        ("OPENAI_API_KEY", provider.as_str()),
+        ("ANTHROPIC_API_KEY", provider.as_str()),
+        ("GEMINI_API_KEY", provider.as_str()),
     ];
     let tai = start_guarded(&dir, &admin, &envs);
     let mut operator = Caller::keyed(tai.address(), &admin);
     let at_start = operator.get("/admin/settings");
-    for secret in [&admin, &secrets[0], &secrets[1], &url] {
+    for secret in [&admin, &secrets[0], &secrets[1], &url, &provider] {
         assert!(!text(&at_start).contains(secret.as_str()));
     }
     for knob in settings::table() {

@@ -8,6 +8,7 @@
 mod access;
 mod bad_input;
 mod callers;
+mod calls;
 mod copies;
 mod ctl_lines;
 mod door;

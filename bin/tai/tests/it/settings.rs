@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use settings::Kind;
+use settings::{Form, Kind};
 
 use crate::support::*;
 
@@ -62,6 +62,19 @@ seen! {
     "ACTION_QUEUE_SIZE" => action_queue_size,
     "GOVERNOR_STATE_CHECK_INTERVAL_MS" => governor_state_check_interval_ms,
     "CATALOGUE_FILE" => catalogue_file,
+    "PROVIDERS_FILE" => providers_file,
+    "OPENAI_API_KEY" => openai_api_key,
+    "ANTHROPIC_API_KEY" => anthropic_api_key,
+    "GEMINI_API_KEY" => gemini_api_key,
+    "TIMEOUT_THRESHOLD_MS" => timeout_threshold_ms,
+    "AI_ANSWER_TIMEOUT_MS" => ai_answer_timeout_ms,
+    "AI_GAP_TIMEOUT_MS" => ai_gap_timeout_ms,
+    "AI_TIMEOUT_MS" => ai_timeout_ms,
+    "AI_MAX_BODY_BYTES" => ai_max_body_bytes,
+    "MAX_RETRIES" => max_retries,
+    "CIRCUIT_BREAKER_THRESHOLD" => circuit_breaker_threshold,
+    "CIRCUIT_BREAKER_TIMEOUT" => circuit_breaker_timeout,
+    "CIRCUIT_BREAKER_FORCE" => circuit_breaker_force,
     "LOG_LEVEL" => log_level,
     "LOG_FILE" => log_file,
     "METRICS_ENABLED" => metrics_enabled,
@@ -126,7 +139,8 @@ fn check_shows_where_each_value_comes_from() {
         assert_eq!(found, words, "{row}");
     };
     let shown = check(&["check"]);
-    assert_eq!(shown.lines().count(), settings::table().len() + 1);
+    // And a line each about the catalogue and the providers.
+    assert_eq!(shown.lines().count(), settings::table().len() + 2);
     assert_row(&shown, "PORT", &["4711", "environment"]);
     assert_row(&shown, "REQUEST_TIMEOUT_MS", &["2500", "milliseconds", "file", "\"tai.toml\""]);
     assert_row(&shown, "MAX_BODY_BYTES", &["1048576", "bytes", "default"]);
@@ -176,6 +190,7 @@ fn bad_values(kind: Kind) -> Vec<String> {
         Kind::Flag => texts(&[MARKER, "yes", "TRUE", "1", " true"]),
         Kind::Choice(_) => texts(&[MARKER, "Full", "sqlite memory", "INFO"]),
         Kind::Address => texts(&[MARKER, "localhost", "127.0.0.1:8080", "256.1.1.1", "[::1]"]),
+        Kind::Text(Form::ProviderKey) => texts(&["zq7marker |", " zq7marker"]),
         Kind::Text(_) => texts(&["zq7marker|", " zq7marker"]),
         // Any text is a path; a number in the file is none.
         Kind::Path => Vec::new(),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::actions::{Actuator, Registry};
+use engine::ai::{AiOptions, AiParts};
 use engine::keys::CallerKey;
 use engine::ports::{Query, Store, Stored};
 use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, Writes};
@@ -112,6 +113,7 @@ impl World {
                 spare_batch: 100,
                 spare_wait: Duration::from_millis(10),
                 writes: Writes::Auto,
+                ai: AiOptions::default(),
                 verify_reads: true,
             },
         }
@@ -139,6 +141,7 @@ impl World {
             metrics: Arc::clone(&metrics),
             store_workers: Vec::new(),
             standby: None,
+            ai: AiParts::none(),
             does_due: self.does_due,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }

@@ -135,6 +135,7 @@ async fn shown(
         tenant_id: owner.tenant().map(|tenant| tenant.as_str().to_owned()),
         receipt_id: Some(decided.receipt.id),
         reason: None,
+        streams: false,
     };
     let mut response = json_response(StatusCode::CREATED, &body);
     receipt_headers(&mut response, decided.receipt.id, decided.durability);

@@ -70,8 +70,7 @@ pub(super) fn refused(status: u16) -> Value {
 }
 
 /// The refusals of the reason table, by status.
-pub(super) fn refusals() -> Map<String, Value> {
-    let statuses: BTreeSet<u16> = Reason::ALL.iter().map(|reason| reason.status()).collect();
+pub(super) fn refusals(statuses: &BTreeSet<u16>) -> Map<String, Value> {
     let refusal = |status: u16| {
         let reasons: Vec<Reason> =
             Reason::ALL.iter().copied().filter(|reason| reason.status() == status).collect();
@@ -90,7 +89,7 @@ pub(super) fn refusals() -> Map<String, Value> {
         }
         (format!("Refused{status}"), answer)
     };
-    statuses.into_iter().map(refusal).collect()
+    statuses.iter().copied().map(refusal).collect()
 }
 
 /// Every header of an answer.
@@ -320,6 +319,7 @@ fn queues() -> Value {
         "action_queue_max",
         "action_pool_size",
         "actions_running",
+        "calls_open",
         "actions_unsettled",
         "requests_in_work",
         "requests_max",

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use engine::actions::{
     ActionError, ActionFuture, ActionSpec, Actuator, Call, EffectClass, Registry,
 };
+use engine::ai::{AiOptions, AiParts};
 use engine::ports::Store;
 use engine::{Engine, Options, Parts, SpoolUse, Stage, Writes};
 use futures_util::FutureExt;
@@ -113,6 +114,7 @@ impl<S: Store> Instance<S> {
             metrics: Arc::new(Metrics::new().unwrap()),
             store_workers: Vec::new(),
             standby: None,
+            ai: AiParts::none(),
             does_due: true,
         };
         let options = Options {
@@ -131,6 +133,7 @@ impl<S: Store> Instance<S> {
             spare_batch: 100,
             spare_wait: Duration::ZERO,
             writes: Writes::Auto,
+            ai: AiOptions::default(),
             verify_reads: true,
         };
         let engine = runtime.block_on(async { Engine::start(parts, options) });

@@ -27,6 +27,8 @@ const ACTION_MS: &[f64] =
 /// A model may think for minutes before the head of its answer comes.
 const SERVICE_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// The buckets of seed 003's `ai_request_duration_seconds`.
+const AI_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 const GROUP_SIZE: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 macro_rules! handle {
@@ -134,6 +136,13 @@ metrics! {
     egress_in_flight, "egress_in_flight", gauge, ["dependency"], &[], "Calls of a dependency under way, until their answers are read or given up.";
     egress_retries_refused, "egress_retries_refused_total", counter, ["dependency"], &[], "Second attempts not made because they would be more than their share.";
     service_latency_histogram, "service_latency_histogram", histogram, ["service"], SERVICE_SECONDS, "Seconds from a request sent to a dependency to the head of its answer.";
+    ai_requests, "ai_requests_total", counter, ["provider", "model", "operation", "status"], &[], "Calls to models that ended, by who answered last and how: success, error, timeout, unknown.";
+    ai_request_errors, "ai_request_errors_total", counter, ["provider", "model", "error_type"], &[], "Attempts at a provider that failed, by cause.";
+    ai_request_duration_seconds, "ai_request_duration_seconds", histogram, ["provider", "model", "operation"], AI_SECONDS, "Seconds from the first attempt of a call to a model to the last byte of its answer.";
+    ai_first_token_seconds, "ai_first_token_seconds", histogram, ["provider", "model"], AI_SECONDS, "Seconds from the first attempt of a streamed call to the first word of its answer.";
+    ai_tokens_used, "ai_tokens_used_total", counter, ["provider", "model", "token_type"], &[], "Tokens, by prompt and completion.";
+    ai_failovers, "ai_failovers_total", counter, ["provider", "kind"], &[], "Calls that went on elsewhere, by the provider that they left, before_first_byte or mid_stream.";
+    ai_reservations, "ai_reservations", gauge, [], &[], "Calls to models that are under way or whose result is not sealed yet.";
     log_lines_dropped, "tai_log_lines_dropped_total", counter, [], &[], "Log lines lost because the writer fell behind or failed.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";
     process_resident_memory_bytes, "process_resident_memory_bytes", gauge, [], &[], "Resident memory in bytes.";

@@ -20,6 +20,7 @@ use crate::support::*;
 
 mod access;
 
+pub(super) use crate::calls::tuning::*;
 pub(super) use access::*;
 
 /// A service whose log says little or goes elsewhere: known by its port alone.
