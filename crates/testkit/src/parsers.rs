@@ -6,6 +6,7 @@
 mod bodies;
 mod chain;
 mod files;
+mod models;
 mod stored;
 
 /// One reader of bytes that the process did not make.
@@ -26,6 +27,10 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "request_id", read: bodies::request_id },
     Parser { name: "admin", read: bodies::admin },
     Parser { name: "access", read: bodies::access },
+    Parser { name: "ai_request", read: models::ai_request },
+    Parser { name: "ai_answer", read: models::ai_answer },
+    Parser { name: "ai_stream", read: models::ai_stream },
+    Parser { name: "ai_error", read: models::ai_error },
     Parser { name: "receipt", read: stored::receipt },
     Parser { name: "fold", read: stored::fold },
     Parser { name: "snapshot", read: stored::snapshot },

@@ -9,11 +9,13 @@
 mod anthropic;
 mod openai;
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
 use types::Usage;
 
-use super::body::Body;
-use super::object::string;
+use super::object::{members, string};
 use super::stream::data_range;
 use super::write::{Members, object, quoted};
 use super::{Api, Block, Event, Finish, Ids, Part, error_type};
@@ -23,6 +25,8 @@ use super::{Api, Block, Event, Finish, Ids, Part, error_type};
 pub struct StreamWriter {
     to: Api,
     as_model: String,
+    /// The same as JSON.
+    model: String,
     ids: Ids,
     wants_usage: bool,
     /// Whether blocks have to be written anew.
@@ -62,6 +66,7 @@ impl StreamWriter {
         StreamWriter {
             to,
             as_model: as_model.to_owned(),
+            model: quoted(as_model),
             ids,
             wants_usage,
             translates: to != from,
@@ -200,35 +205,32 @@ impl StreamWriter {
         }
     }
 
+    /// A block under the name of the model that the client asked for.
     fn put_renamed(&mut self, raw: &Bytes, out: &mut BytesMut) {
-        match data_range(raw)
-            .and_then(|range| Some((self.renamed(&raw.slice(range.clone()))?, range)))
-        {
-            Some((json, range)) => {
-                out.extend_from_slice(raw.get(..range.start).unwrap_or_default());
-                out.extend_from_slice(&json);
-                out.extend_from_slice(raw.get(range.end..).unwrap_or_default());
-            }
-            None => out.extend_from_slice(raw),
-        }
+        let Some((model, at)) = self.model_of(raw).filter(|(model, _)| *model != self.model) else {
+            return out.extend_from_slice(raw);
+        };
+        out.extend_from_slice(raw.get(..at).unwrap_or_default());
+        out.extend_from_slice(self.model.as_bytes());
+        out.extend_from_slice(raw.get(at + model.len()..).unwrap_or_default());
     }
 
-    /// The JSON of an event under the name that the client asked for; `None` where it names no model.
-    fn renamed(&mut self, json: &Bytes) -> Option<Vec<u8>> {
-        let body = Body::of_provider(json)?;
-        let model = quoted(&self.as_model);
-        if self.to == Api::Anthropic {
-            let message = Bytes::from(body.get("message")?.to_owned());
-            let message = Body::of_provider(&message)?;
-            message.get("model")?;
-            let message = String::from_utf8(message.with(&[("model", &model)])).ok()?;
-            return Some(body.with(&[("message", &message)]));
-        }
-        if self.id.is_none() {
-            self.id = body.get("id").and_then(string).map(|id| id.into_owned());
-        }
-        let named = body.get("model")?;
-        (named != model).then(|| body.with(&[("model", &model)]))
+    /// The JSON of the model's name in a block, and where in the block it stands.
+    fn model_of<'r>(&mut self, raw: &'r Bytes) -> Option<(&'r str, usize)> {
+        let json = std::str::from_utf8(raw.get(data_range(raw)?)?).ok()?;
+        let found = members(json)?;
+        let named = |all: &[(Cow<'r, str>, &'r RawValue)], wanted: &str| {
+            all.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.get())
+        };
+        let model = if self.to == Api::Anthropic {
+            named(&members(named(&found, "message")?)?, "model")
+        } else {
+            if self.id.is_none() {
+                self.id = named(&found, "id").and_then(string).map(Cow::into_owned);
+            }
+            named(&found, "model")
+        }?;
+        Some((model, model.as_ptr().addr() - raw.as_ptr().addr()))
     }
 
     /// The text without what the client has of it.

@@ -26,15 +26,20 @@ const KNOWN: &[&str] = &[
     "critical",
     "customer_id",
     "deliveryAttempt",
+    "dimensions",
     "effective_at",
+    "encoding_format",
     "entitlement_id",
     "expires_at",
     "expires_in_s",
     "failure_detected",
+    "max_completion_tokens",
+    "max_tokens",
     "message.data",
     "message.messageId",
     "message.message_id",
     "messageId",
+    "messages",
     "metadata",
     "metadata.plan",
     "overlap_s",
@@ -42,6 +47,8 @@ const KNOWN: &[&str] = &[
     "severity",
     "signal_type",
     "signature",
+    "stream_options",
+    "stream_options.include_usage",
     "stripe_token",
     "subscription",
     "tenant_id",
@@ -59,12 +66,13 @@ const KNOWN: &[&str] = &[
     "entitlement",
     "milliseconds",
     "printable",
+    "providers",
     "required",
     "underscores",
 ];
 
 /// What was read; of a refusal, that it is one as the crate `dialect` promises.
-fn judged<T>(bytes: &[u8], read: Result<T, Fault>) -> Option<T> {
+pub(super) fn judged<T>(bytes: &[u8], read: Result<T, Fault>) -> Option<T> {
     let fault = match read {
         Ok(read) => return Some(read),
         Err(fault) => fault,
