@@ -8,6 +8,7 @@ mod errors;
 mod requests;
 mod streams;
 mod translations;
+mod writing;
 
 use bytes::Bytes;
 use dialect::JsonLimits;

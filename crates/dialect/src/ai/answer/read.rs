@@ -86,11 +86,11 @@ struct OpenAiMessage<'a> {
     content: Option<&'a RawValue>,
     #[serde(default)]
     refusal: Option<String>,
-    /// Two names for one thing, by provider.
-    #[serde(default)]
-    reasoning_content: Option<String>,
-    #[serde(default)]
-    reasoning: Option<String>,
+    /// Two names for one thing, by provider, and not always text.
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tool_calls: Option<Vec<OpenAiCall<'a>>>,
     #[serde(borrow, default)]
@@ -138,9 +138,8 @@ pub(super) fn openai(json: &str) -> Result<Said<'_>, BadAnswer> {
 }
 
 fn openai_message<'a>(message: OpenAiMessage<'a>, pieces: &mut Vec<Piece<'a>>) {
-    if let Some(thought) = message.reasoning_content.or(message.reasoning) {
-        pieces.push(Piece::Thought(thought.into()));
-    }
+    let thought = message.reasoning_content.or(message.reasoning);
+    pieces.extend(thought.and_then(|json| string(json.get())).map(Piece::Thought));
     if let Some(content) = message.content {
         match string(content.get()) {
             Some(text) if text.is_empty() => {}

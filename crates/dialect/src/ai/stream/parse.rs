@@ -153,8 +153,10 @@ impl Progress {
         parts: &mut Vec<Part>,
     ) -> Result<(), BadStream> {
         let some = |text: &String| !text.is_empty();
-        if let Some(text) = delta.reasoning_content.or(delta.reasoning).filter(some) {
-            parts.push(Part::Thought { text, signature: None });
+        let thought = delta.reasoning_content.or(delta.reasoning);
+        if let Some(text) = thought.and_then(|json| string(json.get())).filter(|it| !it.is_empty())
+        {
+            parts.push(Part::Thought { text: text.into_owned(), signature: None });
         }
         match delta.content.map(|content| string(content.get())) {
             Some(Some(text)) if !text.is_empty() => parts.push(Part::Text(text.into_owned())),
@@ -182,8 +184,11 @@ impl Progress {
                     index
                 }
             };
-            if let Some(text) = function.arguments.filter(some) {
-                parts.push(Part::ToolArguments { index, text });
+            // Text that holds JSON; a few send the JSON itself.
+            let text =
+                function.arguments.map(|json| string(json.get()).unwrap_or(json.get().into()));
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                parts.push(Part::ToolArguments { index, text: text.into_owned() });
             }
         }
         Ok(())
@@ -342,34 +347,35 @@ struct Delta<'a> {
     content: Option<&'a RawValue>,
     #[serde(default)]
     refusal: Option<String>,
-    #[serde(default)]
-    reasoning_content: Option<String>,
-    #[serde(default)]
-    reasoning: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<ToolDelta>>,
+    /// Two names for one thing, by provider, and not always text.
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<Vec<ToolDelta<'a>>>,
     #[serde(borrow, default)]
     audio: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct ToolDelta {
+struct ToolDelta<'a> {
     #[serde(default)]
     index: Option<u32>,
     #[serde(default)]
     id: Option<String>,
-    #[serde(default)]
-    function: Option<FunctionDelta>,
+    #[serde(borrow, default)]
+    function: Option<FunctionDelta<'a>>,
     #[serde(default)]
     extra_content: Option<Extra>,
 }
 
 #[derive(Default, Deserialize)]
-struct FunctionDelta {
+struct FunctionDelta<'a> {
     #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
-    arguments: Option<String>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
