@@ -91,7 +91,8 @@ pub(super) fn ai_answer(bytes: &[u8]) -> bool {
                     continue;
                 }
                 let again = Answer::parse(to, op, &rendered);
-                let again = again.unwrap_or_else(|why| panic!("{why} after {from:?} to {to:?}"));
+                assert!(again.is_ok(), "{again:?} after {from:?} to {to:?}");
+                let Ok(again) = again else { continue };
                 let total = |answer: &Answer| answer.usage().map(|usage| usage.total());
                 let is_same = total(&again) == total(&answer);
                 // In Anthropic's dialect there is no answer without counts.
