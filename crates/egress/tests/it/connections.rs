@@ -82,15 +82,16 @@ async fn head_and_body_leave_in_one_write() {
 
 #[tokio::test]
 async fn a_connection_that_died_idle_is_replaced() {
-    let closed = Arc::new(Notify::new());
-    let tell = Arc::clone(&closed);
+    let (close, closed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let told = (Arc::clone(&close), Arc::clone(&closed));
     let server = Server::start(move |mut line, number| {
-        let tell = Arc::clone(&tell);
+        let (close, closed) = told.clone();
         async move {
             line.answer(OK).await;
             if number == 0 {
+                close.notified().await;
                 drop(line);
-                tell.notify_one();
+                closed.notify_one();
             } else {
                 line.hang().await;
             }
@@ -99,6 +100,8 @@ async fn a_connection_that_died_idle_is_replaced() {
     .await;
     let world = World::new(&server);
     world.call().await.unwrap();
+    // Not before: a connection that is closed when its answer ends is not kept at all.
+    close.notify_one();
     closed.notified().await;
     // Lets the runtime look at its sockets; the close is there, but has not been seen.
     tokio::task::yield_now().await;

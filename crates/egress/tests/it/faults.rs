@@ -1,11 +1,13 @@
 //! What each misbehaviour is called, and whom it speaks against.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use egress::{Dependency, Egress, Error, Policy};
 use engine::outbound::{Attempt, Clock, Outbound as _, SendError, Verdict};
 use telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::server::{OK, Server};
 use crate::world::{LONG, SHORT, World, attempt, clocked, dependency, read};
@@ -92,18 +94,40 @@ async fn the_body_stops() {
 
 #[tokio::test]
 async fn the_gap_clock_begins_with_each_chunk() {
-    let server = Server::start(|mut line, _| async move {
-        line.answer("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n").await;
-        for _ in 0..8 {
-            // Several together are longer than the gap clock, each is much shorter.
-            tokio::time::sleep(SHORT).await;
-            line.send("x").await;
+    let go = Arc::new(Notify::new());
+    let heard = Arc::clone(&go);
+    let server = Server::start(move |mut line, _| {
+        let go = Arc::clone(&heard);
+        async move {
+            line.answer("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await;
+            for _ in 0..4 {
+                go.notified().await;
+                line.send("x").await;
+            }
         }
     })
     .await;
     let world = World::new(&server);
-    let mut reply = world.send(clocked(LONG, 6 * SHORT, LONG)).await.unwrap();
-    assert_eq!(read(&mut *reply.body).await.unwrap(), "xxxxxxxx");
+    // The clock stands still but for what the test moves it by; it would run ahead to the next alarm
+    // whenever all tasks wait, were there not a thread that is busy.
+    tokio::time::pause();
+    let (end, busy) = std::sync::mpsc::channel::<()>();
+    let thread = tokio::task::spawn_blocking(move || busy.recv());
+    let gap = LONG / 6;
+    let mut reply = world.send(clocked(LONG, gap, LONG)).await.unwrap();
+    for _ in 0..4 {
+        tokio::select! {
+            biased;
+            _ = reply.body.chunk() => panic!("nothing was sent"),
+            () = std::future::ready(()) => {}
+        }
+        tokio::time::advance(gap * 3 / 4).await;
+        go.notify_one();
+        assert_eq!(reply.body.chunk().await.unwrap().unwrap(), "x");
+    }
+    assert!(reply.body.chunk().await.is_none());
+    drop(end);
+    thread.await.unwrap().unwrap_err();
 }
 
 #[tokio::test]
@@ -133,7 +157,7 @@ async fn a_stream_without_end_ends_at_the_deadline() {
     })
     .await;
     let world = World::new(&server);
-    let mut reply = world.send(clocked(LONG, LONG, 4 * SHORT)).await.unwrap();
+    let mut reply = world.send(clocked(LONG, LONG, 20 * SHORT)).await.unwrap();
     let error = read(&mut *reply.body).await.unwrap_err();
     assert_eq!(error, SendError::Timeout(Clock::Deadline));
     assert_eq!(world.failures(), 0);
