@@ -192,7 +192,7 @@ async fn begin(
         does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
-    let observed = (Arc::clone(&metrics), Arc::clone(log));
+    let observed = (Arc::clone(&metrics), Arc::clone(log), Arc::clone(&egress));
     let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
     engine.supervisor().start("observability_sup", vec![observer]);
     let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
@@ -325,9 +325,14 @@ pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Rules> {
     Rules::parse(&text).context("CATALOGUE_FILE")
 }
 
-async fn observe((metrics, log): (Arc<Metrics>, Arc<LogHandle>), mut stop: Stop) {
+async fn observe(
+    (metrics, log, egress): (Arc<Metrics>, Arc<LogHandle>, Arc<Egress>),
+    mut stop: Stop,
+) {
     loop {
         metrics.log_lines_dropped_reach(log.dropped());
+        // Connections that nobody uses any more.
+        egress.sweep();
         tokio::select! {
             () = stop.asked() => return,
             () = tokio::time::sleep(OBSERVE_INTERVAL) => {}

@@ -16,6 +16,7 @@ use crate::callers::*;
 use crate::support::*;
 
 mod budget;
+mod clients;
 mod faults;
 pub(crate) mod tuning;
 
