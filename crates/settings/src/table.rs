@@ -115,6 +115,18 @@ knobs! {
         "bytes",
         "Size of a request body; a larger one is refused before it is read whole.",
         live;
+    VALIDATION_RULES_FILE => validation_rules_file: Option<PathBuf>, Kind::Path, None, "",
+        "File of rules, as JSON Schema by route, that bodies of tenants are checked against; looked at again every two seconds. Without it there are no rules.";
+    VALIDATION_STRICT_MODE => validation_strict_mode: bool, Kind::Flag, Some("true"), "",
+        "Whether a body has to be exactly what its rule says; false forgives unknown members of the body itself and numbers in texts, and turns health yellow.",
+        live, relaxes "false";
+    VALIDATION_TIMEOUT_MS => validation_timeout_ms: u64, from_to(1, 60_000), Some("1000"),
+        "milliseconds",
+        "Time that the check of one body may take; behind it the request is refused and nothing is decided.",
+        live;
+    LOG_VALIDATION_ERRORS => log_validation_errors: bool, Kind::Flag, Some("false"), "",
+        "Whether each failure of a body is logged, by place and keyword and without values.",
+        live;
     RECEIPT_LEDGER_BACKEND => receipt_ledger_backend: Backend, Kind::Choice(Backend::WORDS),
         Some("sqlite"), "",
         "Where receipts are kept; memory (also called ets) loses them when the process ends, postgres and firestore are shared by any number of instances.";
@@ -309,7 +321,12 @@ mod tests {
         );
         assert_eq!(
             named(&|row| row.relaxes.is_some()),
-            ["RECEIPT_WRITES", "RECEIPT_VERIFY_HASHES", "SQLITE_SYNCHRONOUS"]
+            [
+                "VALIDATION_STRICT_MODE",
+                "RECEIPT_WRITES",
+                "RECEIPT_VERIFY_HASHES",
+                "SQLITE_SYNCHRONOUS",
+            ]
         );
         assert_eq!(
             named(&|row| !row.live && !row.secret),
@@ -321,6 +338,7 @@ mod tests {
                 "VERIFY_SIGNATURES",
                 "TRUSTED_PROXY_HOPS",
                 "MAX_CONNECTIONS",
+                "VALIDATION_RULES_FILE",
                 "RECEIPT_LEDGER_BACKEND",
                 "FIRESTORE_DATABASE",
                 "FIRESTORE_EMULATOR_HOST",

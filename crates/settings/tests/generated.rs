@@ -26,6 +26,7 @@ fn the_page_has_a_row_for_each_setting() {
         let expected = match (row.live, row.name) {
             (true, "RECEIPT_VERIFY_HASHES") => "yes, `false` leased only",
             (true, "RECEIPT_WRITES") => "yes, `open` leased only",
+            (true, "VALIDATION_STRICT_MODE") => "yes, `false` leased only",
             (true, _) => "yes",
             (false, _) => "no",
         };
