@@ -45,11 +45,7 @@ pub fn parse(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
 }
 
 /// As [`parse`]; `name` is how a refusal calls the text.
-pub(crate) fn parse_named(
-    bytes: &[u8],
-    limits: JsonLimits,
-    name: &'static str,
-) -> Result<Value, Fault> {
+pub fn parse_named(bytes: &[u8], limits: JsonLimits, name: &'static str) -> Result<Value, Fault> {
     let unreadable =
         |why: fmt::Arguments<'_>| Fault::new(Reason::InvalidMessageFormat, format!("{name} {why}"));
     if bytes.trim_ascii().is_empty() {

@@ -223,7 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Rate, Signatures};
+    use crate::{Rate, Signatures, Validation};
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
@@ -246,6 +246,11 @@ mod tests {
             signatures: Signatures { required: signed, ..Signatures::default() },
             rate: Rate::new(1, 1),
             tenant_requests_max: 1,
+            validation: Validation {
+                strict: true,
+                timeout: Duration::from_secs(1),
+                log_failures: false,
+            },
             trusted_proxies: 0,
         }
     }

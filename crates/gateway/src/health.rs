@@ -3,6 +3,8 @@
 //! Owns: the words green, yellow and red. Reads only memory, so that it answers while everything
 //! else is busy.
 
+use std::sync::atomic::Ordering;
+
 use axum::body::Body;
 use axum::response::Response;
 use engine::Stage;
@@ -42,7 +44,8 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         (true, false) => StoreWord::Gone,
     };
     let held_back = gateway.engine.spools_held_back();
-    let strict = relaxed.is_empty() && pull.is_ok && held_back == 0;
+    let rules = RulesWord::of(gateway);
+    let strict = relaxed.is_empty() && pull.is_ok && held_back == 0 && rules != RulesWord::Outdated;
     let words = Words::of(store_word, tampered, strict);
     if let Some(name) = down.filter(|_| probe != Probe::Live) {
         return unavailable(timestamp, words, pull, &format!("supervisor {name} not running"));
@@ -70,6 +73,7 @@ pub(crate) fn probe(gateway: &Gateway, options: &Options, probe: Probe) -> Respo
         "store_stage": stage.as_str(),
         "spooled": gateway.engine.spooled(),
         "spools_held_back": held_back,
+        "validation_rules": rules.as_str(),
         "dependencies": dependencies("ok", words, pull),
     });
     json_response(StatusCode::OK, &body)
@@ -87,6 +91,37 @@ enum StoreWord {
     Gone,
 }
 
+/// Which rules bodies are checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RulesWord {
+    /// There are none.
+    None,
+    /// Those that the operator wrote last.
+    Current,
+    /// Older ones, since what was written last cannot be used.
+    Outdated,
+}
+
+impl RulesWord {
+    fn of(gateway: &Gateway) -> RulesWord {
+        if gateway.rules_refused.load(Ordering::Acquire) {
+            RulesWord::Outdated
+        } else if gateway.validation_rules().is_empty() {
+            RulesWord::None
+        } else {
+            RulesWord::Current
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            RulesWord::None => "none",
+            RulesWord::Current => "current",
+            RulesWord::Outdated => "outdated",
+        }
+    }
+}
+
 /// How a service that serves is spoken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Words {
@@ -98,7 +133,8 @@ struct Words {
 
 impl Words {
     /// `tampered`: the store answered with something altered. `strict`: no setting gives up a
-    /// guarantee, signals come in, and no spool waits for people.
+    /// guarantee, signals come in, no spool waits for people, and the rules for bodies are those
+    /// that the operator wrote last.
     fn of(store: StoreWord, tampered: bool, strict: bool) -> Words {
         let (status, health) = match (store, tampered, strict) {
             (StoreWord::Gone, ..) | (_, true, _) => ("degraded", "red"),

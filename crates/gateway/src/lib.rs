@@ -22,6 +22,7 @@ mod serve;
 mod signature;
 mod sources;
 mod table;
+pub mod validation;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,7 @@ pub use serve::worker;
 pub use signature::Signatures;
 pub use sources::{Blocked, canonical as canonical_source};
 pub use table::{Access, ROUTES, Route};
+pub use validation::Validation;
 
 /// Searches that run at once. They read, hash and render far more than any other request, and must
 /// not take the machine from decisions.
@@ -87,6 +89,8 @@ pub struct Options {
     pub rate: Rate,
     /// Requests of one tenant in work at once.
     pub tenant_requests_max: usize,
+    /// How bodies are checked against the rules of the operator.
+    pub validation: Validation,
     /// Proxies in front that add to `X-Forwarded-For`.
     pub trusted_proxies: usize,
 }
@@ -99,6 +103,9 @@ pub struct Gateway {
     options: ArcSwap<Options>,
     rates: ArcSwap<Rates>,
     blocked: ArcSwap<Blocked>,
+    rules: ArcSwap<validation::Rules>,
+    /// What the operator wrote last is not what is in force.
+    rules_refused: AtomicBool,
     places: Arc<Places>,
     started: Micros,
     /// Names this life of the process.
@@ -129,6 +136,8 @@ impl Gateway {
             rates: ArcSwap::from_pointee(Rates::new(options.rate)),
             options: ArcSwap::from_pointee(options),
             blocked: ArcSwap::default(),
+            rules: ArcSwap::default(),
+            rules_refused: AtomicBool::new(false),
             places: Arc::default(),
             started,
             instance: uuid::Uuid::now_v7().to_string(),
@@ -156,6 +165,21 @@ impl Gateway {
     /// Refuses these sources and no others, from the next request on.
     pub fn block(&self, blocked: Blocked) {
         self.blocked.store(Arc::new(blocked));
+    }
+
+    /// Checks bodies against these rules and no others, from the next request on.
+    pub fn set_rules(&self, rules: validation::Rules) {
+        self.rules.store(Arc::new(rules));
+        self.rules_refused.store(false, Ordering::Release);
+    }
+
+    /// Keeps the rules and says so in `/health`: what was written since cannot be used.
+    pub fn keep_rules(&self) {
+        self.rules_refused.store(true, Ordering::Release);
+    }
+
+    fn validation_rules(&self) -> Arc<validation::Rules> {
+        self.rules.load_full()
     }
 
     fn options(&self) -> Arc<Options> {

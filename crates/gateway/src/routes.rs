@@ -16,18 +16,20 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt;
 use telemetry::metrics::Endpoint;
 use types::{Reason, TenantId};
 
-use crate::answer::{Answer, Facts, Handled, X_REQUEST_ID, ai_envelope, envelope, fault};
+use crate::answer::{Answer, Facts, Fault, Handled, X_REQUEST_ID, ai_envelope, envelope, fault};
 use crate::caller::{Caller, identify};
 use crate::health::{metrics, probe};
 use crate::rate::{Allowance, Criticality, Place, TenantPlace};
 use crate::sources::source;
 use crate::table::{Handler, ROUTES, Route};
-use crate::{Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts};
+use crate::{
+    Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts, validation,
+};
 
 /// The address of the peer, which the accept loop puts beside each request.
 #[derive(Debug, Clone, Copy)]
@@ -69,25 +71,31 @@ async fn astray(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let request_id = request_id(&request);
+    let met = Met::new(&request);
     let method = method_name(request.method());
     let detail = match reason {
         Reason::MethodNotAllowed => "the route does not take this method",
         _ => "there is no such route",
     };
     let outcome = Err(fault(reason, detail));
-    let ended = Ended { route: None, method, request_id, started, outcome, met: Met::default() };
-    finish(gateway, endpoint, ended)
+    finish(gateway, endpoint, Ended { route: None, method, started, outcome, met })
 }
 
 /// What was learned of a request on its way, and what it holds.
 #[derive(Default)]
 struct Met {
+    request_id: String,
     source: Option<IpAddr>,
     tenant: Option<TenantId>,
     allowance: Option<Allowance>,
     place: Option<Place>,
     tenant_place: Option<TenantPlace>,
+}
+
+impl Met {
+    fn new(request: &Request) -> Met {
+        Met { request_id: request_id(request), ..Met::default() }
+    }
 }
 
 /// The way of every request: id → source → load shedding → deadline over (key → rate → scope →
@@ -99,18 +107,17 @@ async fn through(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let request_id = request_id(&request);
+    let mut met = Met::new(&request);
     let options = gateway.options();
-    let mut met = Met::default();
     let outcome = limited(gateway, &options, route, request, &mut met).await;
     let (route, method) = (Some(route), route.method);
-    finish(gateway, endpoint, Ended { route, method, request_id, started, outcome, met })
+    finish(gateway, endpoint, Ended { route, method, started, outcome, met })
 }
 
 async fn limited(
     gateway: &Gateway,
     options: &Options,
-    route: &Route,
+    route: &'static Route,
     request: Request,
     met: &mut Met,
 ) -> Handled {
@@ -154,7 +161,7 @@ async fn attended(timeout: Duration, work: impl Future<Output = Handled>) -> Han
 async fn known(
     gateway: &Gateway,
     options: &Options,
-    route: &Route,
+    route: &'static Route,
     request: Request,
     met: &mut Met,
 ) -> Handled {
@@ -180,30 +187,28 @@ async fn known(
     };
     let place = group.map(|group| gateway.places.of(group, options.tenant_requests_max));
     met.tenant_place = place.transpose()?;
-    dispatch(gateway, options, route.handler, (&caller, met.source), (parts, body)).await
+    dispatch(gateway, options, route, (&caller, met), (parts, body)).await
 }
 
 async fn dispatch(
     gateway: &Gateway,
     options: &Options,
-    handler: Handler,
-    (caller, source): (&Caller, Option<IpAddr>),
+    route: &'static Route,
+    (caller, met): (&Caller, &Met),
     (mut parts, body): (Parts, axum::body::Body),
 ) -> Handled {
     let plain = |response| Ok(Answer { response, facts: Facts::default() });
-    match handler {
+    match route.handler {
         Handler::Probe(which) => plain(probe(gateway, options, which)),
         Handler::Metrics if options.metrics_enabled => plain(metrics(gateway)),
         Handler::Metrics => Err(fault(Reason::NotFound, "metrics are switched off")),
         Handler::OpenApi => plain(openapi::answer()),
         Handler::Pubsub => {
-            body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
+            let bytes = ruled(gateway, options, (route, met), (&parts.headers, body)).await?;
             pubsub::push(gateway, options, caller, &bytes).await
         }
         Handler::Marketplace => {
-            body::require_json(&parts.headers)?;
-            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
+            let bytes = ruled(gateway, options, (route, met), (&parts.headers, body)).await?;
             marketplace::call(gateway, options, caller, &parts.headers, &bytes).await
         }
         Handler::Receipt => {
@@ -217,9 +222,7 @@ async fn dispatch(
         Handler::Ai(which) => {
             let mut bytes = Bytes::new();
             if which.takes_body() {
-                body::require_json(&parts.headers)?;
-                let max_bytes = options.ai_body_max_bytes;
-                bytes = body::read(&parts.headers, body, max_bytes, options).await?;
+                bytes = ruled(gateway, options, (route, met), (&parts.headers, body)).await?;
             }
             ai::answer(gateway, which, caller, &parts.headers, bytes).await
         }
@@ -232,13 +235,33 @@ async fn dispatch(
                 body::require_json(&parts.headers)?;
             }
             let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
+            let source = met.source;
             let asked = admin::Asked { caller, source, segment, query, body: bytes };
             admin::answer(gateway, which, asked).await
         }
     }
 }
 
-async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, crate::answer::Fault> {
+/// The body of a route that the operator may have a rule for: read, and what the rule asks for.
+async fn ruled(
+    gateway: &Gateway,
+    options: &Options,
+    (route, met): (&'static Route, &Met),
+    (headers, body): (&HeaderMap, axum::body::Body),
+) -> Result<Bytes, Fault> {
+    let (max_bytes, limits) = match route.handler {
+        Handler::Ai(_) => (options.ai_body_max_bytes, gateway.ai_json),
+        _ => (options.body_max_bytes, gateway.json),
+    };
+    body::require_json(headers)?;
+    let bytes = body::read(headers, body, max_bytes, options).await?;
+    let (request_id, tenant) = (met.request_id.as_str(), met.tenant.as_ref());
+    let about = validation::About { route, request_id, tenant, limits };
+    validation::check(gateway, options.validation, about, &bytes).await?;
+    Ok(bytes)
+}
+
+async fn query(parts: &mut Parts) -> Result<Vec<(String, String)>, Fault> {
     let query = Query::<Vec<(String, String)>>::from_request_parts(parts, &()).await;
     let bad = |_| fault(Reason::InvalidMessageFormat, "the query cannot be read");
     Ok(query.map_err(bad)?.0)
@@ -263,14 +286,14 @@ fn request_id(request: &Request) -> String {
 struct Ended<'a> {
     route: Option<&'static Route>,
     method: &'a str,
-    request_id: String,
     started: Instant,
     outcome: Handled,
     met: Met,
 }
 
 fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response {
-    let Ended { route, method, request_id, started, outcome, mut met } = ended;
+    let Ended { route, method, started, outcome, mut met } = ended;
+    let request_id = std::mem::take(&mut met.request_id);
     let path = route.map_or("unmatched", |route| route.path);
     let (mut response, facts) = match outcome {
         Ok(Answer { response, facts }) => {

@@ -23,6 +23,13 @@ pub struct Route {
     pub(crate) handler: Handler,
 }
 
+impl Route {
+    /// Whether both are one row. Compared by name: a constant has no one address.
+    pub(crate) fn is(&self, other: &Route) -> bool {
+        self.path == other.path && self.method == other.method
+    }
+}
+
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -199,6 +206,21 @@ pub const ROUTES: &[Route] = &[
 ];
 
 impl Handler {
+    /// Whether an operator may have a rule for the bodies that come here. Those that tenants send:
+    /// a wrong rule must never keep the operator's own requests out.
+    pub(crate) fn takes_rule(self) -> bool {
+        match self {
+            Handler::Pubsub | Handler::Marketplace => true,
+            Handler::Ai(which) => which.takes_body(),
+            Handler::Probe(_)
+            | Handler::Metrics
+            | Handler::OpenApi
+            | Handler::Receipt
+            | Handler::Receipts
+            | Handler::Admin(_) => false,
+        }
+    }
+
     /// Probes and scrapes are never limited: they must answer when all else is refused.
     pub(crate) const fn criticality(self) -> Option<Criticality> {
         match self {

@@ -276,6 +276,7 @@ fn health() -> Value {
         must("store_stage", described(stage(), "where a shared receipt store stands")),
         must("spooled", described(count(), "receipts that wait for the store to be back")),
         must("spools_held_back", described(count(), "spools that cannot be carried over")),
+        must("validation_rules", words(["none", "current", "outdated"])),
         must("dependencies", dependencies()),
     ])
 }

@@ -102,6 +102,7 @@ metrics! {
     http_active_connections, "tai_http_active_connections", gauge, [], &[], "Connections open now.";
     http_requests_in_flight, "tai_http_requests_in_flight", gauge, [], &[], "Requests in work now.";
     requests_refused, "tai_requests_refused_total", counter, ["reason"], &[], "Refusals, by the code of the reason table.";
+    validation_errors, "validation_errors_total", counter, ["route", "class"], &[], "Failures of bodies against the operator's rules, at most five a request, by the kind of keyword; timeout where a check did not end in time.";
     governor_transitions, "tai_governor_transitions_total", counter, ["governor", "from_state", "to_state"], &[], "State changes that were decided and kept.";
     receipts_emitted, "tai_receipts_emitted_total", counter, ["type"], &[], "Receipts made durable.";
     receipt_emission_duration_ms, "tai_receipt_emission_duration_ms", histogram, [], STORAGE_MS, "Milliseconds from a receipt's place in the queue to its being durable.";
