@@ -58,7 +58,7 @@ pub(crate) enum Local {
     /// Tell whether the service that `start` began runs, and how it is.
     Status(Place),
     /// Show every setting, where its value comes from, and stop.
-    Check,
+    Check(Check),
     /// Work on the receipt ledger.
     #[command(subcommand)]
     Ledger(Ledger),
@@ -79,6 +79,14 @@ pub(crate) struct Serve {
     /// Leave the session of the terminal; `start` says it.
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+}
+
+/// What to check.
+#[derive(Args)]
+pub(crate) struct Check {
+    /// Check a file of rules for bodies instead, rule by rule.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
 }
 
 /// Verbs on keys that need no running service.

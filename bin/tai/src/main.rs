@@ -17,6 +17,7 @@ mod live;
 mod options;
 mod providers;
 mod pull;
+mod rules_file;
 mod serve;
 mod standby;
 mod stores;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use called::Called;
 use check::Start;
 use clap::Parser;
-use cli::{Command, Local};
+use cli::{Check, Command, Local};
 use daemon::{Daemon, Verb};
 
 /// The allocator: memory stays with the thread that uses it, and goes back to the system.
@@ -67,7 +68,8 @@ fn run(
         Local::Stop(place) => in_background(Verb::Stop, place),
         Local::Restart(place) => in_background(Verb::Restart, place),
         Local::Status(place) => in_background(Verb::Status, place),
-        Local::Check => check::show(&start.resolved),
+        Local::Check(Check { rules: Some(file) }) => rules_file::check(&file),
+        Local::Check(Check { rules: None }) => check::show(&start.resolved),
         Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings),
         Local::Key(verb) => key_verbs::run(verb, &start.resolved.settings),
     }

@@ -9,7 +9,7 @@ use base64::{Engine as _, alphabet};
 use egress::Policy;
 use engine::Options;
 use engine::ai::AiOptions;
-use gateway::{Rate, Signatures};
+use gateway::{Rate, Signatures, Validation};
 use ledger::seal::sha256;
 use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
 use telemetry::metrics::Metrics;
@@ -38,6 +38,7 @@ pub(crate) fn store_options(settings: &Settings) -> store::Options {
 /// Settings that give up a guarantee, shown in `/health` and as gauges (INV-14).
 pub(crate) fn relaxed(settings: &Settings, metrics: &Metrics) -> Vec<&'static str> {
     let off = [
+        ("VALIDATION_STRICT_MODE", !settings.validation_strict_mode),
         ("RECEIPT_VERIFY_HASHES", !settings.receipt_verify_hashes),
         ("RECEIPT_WRITES", settings.receipt_writes == settings::Writes::Open),
         ("SQLITE_SYNCHRONOUS", settings.sqlite_synchronous == Synchronous::Off),
@@ -113,6 +114,11 @@ pub(crate) fn gateway_options(settings: &Settings, relaxed: Vec<&'static str>) -
         },
         rate: Rate::new(settings.rate_limit_per_second, settings.rate_limit_burst),
         tenant_requests_max: settings.tenant_max_concurrent,
+        validation: Validation {
+            strict: settings.validation_strict_mode,
+            timeout: Duration::from_millis(settings.validation_timeout_ms),
+            log_failures: settings.log_validation_errors,
+        },
         trusted_proxies: settings.trusted_proxy_hops,
     }
 }

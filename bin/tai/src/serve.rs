@@ -34,6 +34,7 @@ use crate::live::{Applied, Ask, Live};
 use crate::options::{egress_policy, engine_options, gateway_options, is_open, level, relaxed};
 use crate::providers::{self, Providers};
 use crate::pull::{self, Pulled};
+use crate::rules_file::{self, RulesFile};
 use crate::stores::{self, Served};
 
 /// How often the log's own losses are brought to the metrics.
@@ -60,8 +61,9 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
     let clock = Arc::new(SystemClock::default());
     let prepared = prepare(&settings).and_then(|(rules, providers)| {
         let file = settings.log_file.as_deref();
+        let bodies = rules_file::read(&settings)?;
         let log = telemetry::log::init(level(settings.log_level), file, clock);
-        Ok(((Arc::new(rules), providers), Arc::new(log.context("LOG_FILE")?)))
+        Ok(((Arc::new(rules), providers, bodies), Arc::new(log.context("LOG_FILE")?)))
     });
     let (prepared, log) = match prepared {
         Ok(prepared) => prepared,
@@ -119,7 +121,7 @@ enum End {
 async fn serve(
     live: &Arc<Live>,
     settings: Settings,
-    prepared: (Arc<Rules>, Providers),
+    prepared: (Arc<Rules>, Providers, Option<RulesFile>),
     log: Arc<LogHandle>,
 ) -> anyhow::Result<End> {
     let mut signals = Signals::new()?;
@@ -155,7 +157,7 @@ async fn serve(
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
-    (rules, providers): (Arc<Rules>, Providers),
+    (rules, providers, bodies): (Arc<Rules>, Providers, Option<RulesFile>),
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
@@ -196,7 +198,9 @@ async fn begin(
     let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
     engine.supervisor().start("observability_sup", vec![observer]);
     let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
-    for (event, detail) in [vec![started], notes].concat() {
+    let checked = bodies.as_ref().map(|file| ("validation_rules", file.note.clone()));
+    let checked = checked.into_iter().collect();
+    for (event, detail) in [vec![started], notes, checked].concat() {
         engine.note(event, detail).await.context("cannot record the start")?;
     }
     let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
@@ -217,13 +221,13 @@ async fn begin(
     let applied = Arc::new(Applied { engine, egress, door, metrics, log });
     // Before the door opens: a setting that was changed live holds from the first request on.
     live.apply(&applied).await?;
-    open_door(live, settings, &applied, clock, listener);
+    open_door(live, (settings, bodies), &applied, clock, listener);
     Ok(Some(applied))
 }
 
 fn open_door(
     live: &Arc<Live>,
-    settings: &Settings,
+    (settings, bodies): (&Settings, Option<RulesFile>),
     parts: &Arc<Applied>,
     clock: Arc<dyn Clock>,
     listener: TcpListener,
@@ -233,7 +237,8 @@ fn open_door(
     let follower = Worker::task("live_settings", move |stop| {
         Arc::clone(&followed).follow(Arc::clone(&applied), stop)
     });
-    supervisor.start("settings_sup", vec![follower]);
+    let bodies = bodies.map(|file| file.begin(&parts.engine, &parts.door));
+    supervisor.start("settings_sup", [follower].into_iter().chain(bodies).collect());
     if let Some(subscriber) = pull::subscriber(settings, &parts.engine, &parts.metrics, clock) {
         live.set_pull(Arc::new(Pulled(Arc::clone(&subscriber))));
         supervisor.start("gcp_pubsub", vec![subscriber.worker()]);
