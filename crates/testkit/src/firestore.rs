@@ -3,6 +3,8 @@
 //! Owns: finding it, its port, its process.
 //! Refuses to know: documents.
 
+pub mod proxy;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

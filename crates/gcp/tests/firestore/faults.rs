@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use engine::ports::{AppendError, Store as _};
 use gcp::firestore::FirestoreStore;
 use testkit::firestore::Emulator;
+use testkit::firestore::proxy::{Act, Proxy};
 use testkit::skip;
 use testkit::store::StopOnDrop;
 use testkit::store::author::{Author, attempt, everything, note, stream};
 use testkit::store::shared::{Load, Writers, run};
 
-use crate::proxy::{Act, Proxy};
 use crate::{open, options, verified};
 
 const WRITERS: usize = 4;
@@ -32,9 +32,9 @@ fn a_tenth_of_commits_without_an_answer_makes_no_duplicate() {
     let seen = Arc::new([const { AtomicU64::new(0) }; 4]);
     let storm = Arc::new(AtomicBool::new(false));
     let (counted, stormy) = (Arc::clone(&seen), Arc::clone(&storm));
-    let proxy = Proxy::start(emulator.address(), move |path| {
+    let proxy = Proxy::start(emulator.address(), move |call| {
         let storm = stormy.load(Ordering::Acquire);
-        if !path.ends_with(":commit") {
+        if !call.is_commit() {
             return if storm { Act::LoseRequest } else { Act::Pass };
         }
         let nth = counted[0].fetch_add(1, Ordering::Relaxed);
@@ -46,9 +46,10 @@ fn a_tenth_of_commits_without_an_answer_makes_no_duplicate() {
         };
         counted[count].fetch_add(1, Ordering::Relaxed);
         act
-    });
+    })
+    .unwrap();
     let writers: Writers =
-        (0..WRITERS).map(|_| Box::new(open(proxy.address, "faults")) as _).collect();
+        (0..WRITERS).map(|_| Box::new(open(proxy.address(), "faults")) as _).collect();
     let done = AtomicBool::new(false);
     let tally = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -59,7 +60,7 @@ fn a_tenth_of_commits_without_an_answer_makes_no_duplicate() {
                     let began: &mut Instant = began.get_or_insert_with(Instant::now);
                     storm.store(began.elapsed() < STORM, Ordering::Release);
                 }
-                proxy.release();
+                proxy.release().unwrap();
                 // How late a late copy is; nothing is waited for.
                 std::thread::sleep(Duration::from_millis(500));
             }
@@ -68,7 +69,7 @@ fn a_tenth_of_commits_without_an_answer_makes_no_duplicate() {
         let _stopping = StopOnDrop(&done);
         run(&writers, Load { each: EACH, batch: 2, others: 2 })
     });
-    proxy.release();
+    proxy.release().unwrap();
     let seen = [0, 1, 2, 3].map(|count| seen[count].load(Ordering::Relaxed));
     println!("commits, lost requests, lost answers, late requests: {seen:?}; {tally:?}");
     assert!(seen.iter().all(|count| *count > 2), "{seen:?}");
@@ -100,9 +101,10 @@ fn a_commit_in_doubt_is_settled_before_the_next_one() {
             Act::LoseAnswer
         }
         _ => Act::LoseRequest,
-    });
+    })
+    .unwrap();
     let (a, b) = (stream("a"), stream("b"));
-    let store = open(proxy.address, "doubt");
+    let store = open(proxy.address(), "doubt");
     let mut author = Author::of(&store);
     author.append(&store, &[(&a, note())]);
 
@@ -121,7 +123,7 @@ fn a_commit_in_doubt_is_settled_before_the_next_one() {
     let mut author = before;
     assert_eq!(store.head().unwrap(), author.head, "it is settled by asking");
     author.append(&store, &[(&b, note())]);
-    let late = proxy.release();
+    let late = proxy.release().unwrap();
     assert!(late.len() > 1 && late.iter().all(|status| *status == 409), "{late:?}");
     assert_eq!(everything(&store).len(), 2);
     assert!(store.unsettled(10).unwrap().is_empty());

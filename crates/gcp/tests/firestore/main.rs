@@ -10,7 +10,6 @@ mod conformance;
 mod copies;
 mod damage;
 mod faults;
-mod proxy;
 mod sharing;
 mod writers;
 
