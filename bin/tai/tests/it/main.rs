@@ -27,4 +27,5 @@ mod settings;
 mod start_stop;
 mod support;
 mod tamper;
+mod validation;
 mod verbs;

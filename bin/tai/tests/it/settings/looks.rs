@@ -19,9 +19,11 @@ use crate::callers::*;
 use crate::support::*;
 
 mod access;
+mod validation;
 
 pub(super) use crate::calls::tuning::*;
 pub(super) use access::*;
+pub(super) use validation::*;
 
 /// A service whose log says little or goes elsewhere: known by its port alone.
 struct Quiet {
