@@ -239,7 +239,9 @@ pub(crate) fn ask_again(address: SocketAddr, acknowledged: &Acknowledged) {
                     assert_eq!(found.json().unwrap()["id"], id.as_str());
                     if at % 8 == 0 {
                         let again = ask.send(&mut client).unwrap();
-                        assert_eq!(again.header("x-idempotent-replay"), Some("true"), "{}", ask.id);
+                        let told = String::from_utf8_lossy(&again.body);
+                        let replay = again.header("x-idempotent-replay");
+                        assert_eq!(replay, Some("true"), "{}: {} {told}", ask.id, again.status);
                         assert_eq!(again.header("x-receipt-id"), Some(id.as_str()), "{}", ask.id);
                     }
                 }

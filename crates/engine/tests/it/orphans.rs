@@ -100,6 +100,20 @@ fn a_restart_of_governance_leaves_no_orphan_behind() {
 #[test]
 fn a_call_to_a_model_that_nobody_settles_is_given_up_as_unknown() {
     let world = World::new();
+    world.life(|running| async move {
+        running.admit([1]).await;
+        let reserved = running.decide(tenant(1), reserve()).await;
+        // As a kill has it: what would give it back does not run.
+        std::mem::forget(reserved);
+    });
+    assert_eq!(world.store.unsettled(10).unwrap().len(), 1);
+    survive(&world);
+    assert_eq!(verify(&world.store).statuses(), ["unknown"]);
+}
+
+#[test]
+fn a_call_to_a_model_whose_caller_has_left_is_given_back() {
+    let world = World::new();
     runtime().block_on(async {
         let running = world.start();
         running.admit([1]).await;
@@ -109,5 +123,5 @@ fn a_call_to_a_model_that_nobody_settles_is_given_up_as_unknown() {
         assert!(state.reservations().all(|open| open != attempt));
         running.end(&world).await;
     });
-    assert_eq!(verify(&world.store).statuses(), ["unknown"]);
+    assert_eq!(verify(&world.store).statuses(), ["error"]);
 }

@@ -119,7 +119,9 @@ async fn a_call_that_was_begun_is_charged_though_writes_are_frozen() {
     world.does_due = false;
     let running = world.start();
     running.admit([1]).await;
-    let attempt = running.decide(tenant(1), reserve()).await.receipt.id;
+    // Held: it would be given back.
+    let reserved = running.decide(tenant(1), reserve()).await;
+    let attempt = reserved.receipt.id;
     running.engine.reconfigure({
         let mut options = (*running.engine.options()).clone();
         options.writes = Writes::Frozen;
@@ -142,6 +144,7 @@ async fn a_call_that_was_begun_is_charged_though_writes_are_frozen() {
         duration_ms: 1,
     };
     running.decide(tenant(1), Command::Charge { attempt, charge }).await;
+    drop(reserved);
     running.end(&world).await;
     assert_eq!(verify(&world.store).statuses(), ["success"]);
 }

@@ -225,8 +225,8 @@ fn budget() -> Value {
     let one =
         |name: &str| json!({ "required": [name], "properties": { name: { "type": "integer" } } });
     let mut budget = sent([
-        may("calls", described(integer(1, i64::from(u32::MAX)), "without it as many as it likes")),
-        may("spend_minor", described(integer(1, i64::from(u32::MAX)), "minor units of currency")),
+        may("calls", described(integer(0, i64::from(u32::MAX)), "without it as many as it likes")),
+        may("spend_minor", described(integer(0, i64::from(u32::MAX)), "minor units of currency")),
         may("period", words(BudgetPeriod::ALL.map(BudgetPeriod::as_str))),
     ]);
     budget["anyOf"] = json!([one("calls"), one("spend_minor")]);
