@@ -68,18 +68,22 @@ mod tests {
     }
 
     #[test]
-    fn every_package_of_the_shared_list_is_pinned() {
-        let list = crate::place::repository().join("tests/python/requirements.txt");
-        let text = std::fs::read_to_string(list).unwrap();
-        let packages: Vec<&str> =
-            text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-        assert!(packages.iter().any(|line| line.starts_with("google-cloud-pubsub==")));
-        for line in packages {
-            let (name, version) = line.split_once("==").unwrap();
-            assert!(
-                !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()),
-                "{line}"
-            );
+    fn every_package_of_every_list_is_pinned() {
+        let folder = crate::place::repository().join("tests/python");
+        for (list, wanted) in
+            [("requirements.txt", "google-cloud-pubsub=="), ("ai_clients.txt", "openai==")]
+        {
+            let text = std::fs::read_to_string(folder.join(list)).unwrap();
+            let packages: Vec<&str> =
+                text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+            assert!(packages.iter().any(|line| line.starts_with(wanted)), "{list}");
+            for line in packages {
+                let (name, version) = line.split_once("==").unwrap();
+                assert!(
+                    !name.is_empty() && version.starts_with(|c: char| c.is_ascii_digit()),
+                    "{line}"
+                );
+            }
         }
     }
 }
