@@ -23,7 +23,9 @@ from checks import (
     words,
 )
 
-CLIENT = anthropic.Anthropic(api_key=KEY, base_url=URL, max_retries=0, timeout=20)
+# Answers that are not of the published shape are errors.
+USUAL = {"max_retries": 0, "timeout": 20, "_strict_response_validation": True}
+CLIENT = anthropic.Anthropic(api_key=KEY, base_url=URL, **USUAL)
 ASK = [{"role": "user", "content": "Count to twenty, with a ü and a 🦀."}]
 TOOLS = [
     {"name": name, "description": "a tool", "input_schema": TOOL_SCHEMA}
@@ -245,7 +247,7 @@ def early_leave():
 def async_client():
     async def run():
         async with anthropic.AsyncAnthropic(
-            api_key=KEY, base_url=URL, max_retries=0, timeout=20
+            api_key=KEY, base_url=URL, **USUAL
         ) as client:
             ask = client.messages.create
             answers = await asyncio.gather(*(ask(**usual({})) for _ in range(8)))
