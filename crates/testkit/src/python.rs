@@ -70,9 +70,11 @@ mod tests {
     #[test]
     fn every_package_of_every_list_is_pinned() {
         let folder = crate::place::repository().join("tests/python");
-        for (list, wanted) in
-            [("requirements.txt", "google-cloud-pubsub=="), ("ai_clients.txt", "openai==")]
-        {
+        for (list, wanted) in [
+            ("requirements.txt", "google-cloud-pubsub=="),
+            ("ai_clients.txt", "openai=="),
+            ("ai_upstream.txt", "llmock=="),
+        ] {
             let text = std::fs::read_to_string(folder.join(list)).unwrap();
             let packages: Vec<&str> =
                 text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();

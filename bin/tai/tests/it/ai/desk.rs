@@ -32,28 +32,38 @@ pub(super) const fn model_of(vendor: Vendor) -> &'static str {
 }
 
 /// A provider, and how the service is told of it.
-pub(super) struct Behind<'a> {
-    pub(super) provider: &'a Provider,
-    pub(super) vendor: Vendor,
-    /// Whether the service may have it go on with the answer of another.
-    pub(super) continues: bool,
+pub(super) struct Behind {
+    base_url: String,
+    vendor: Vendor,
+    continues: bool,
 }
 
-impl<'a> Behind<'a> {
-    pub(super) fn new(provider: &'a Provider, vendor: Vendor) -> Behind<'a> {
-        Behind { provider, vendor, continues: false }
+impl Behind {
+    /// A fake that speaks the dialect of `vendor`.
+    pub(super) fn new(provider: &Provider, vendor: Vendor) -> Behind {
+        Behind::at(provider.base_url(vendor), vendor)
+    }
+
+    /// Anything that does.
+    pub(super) fn at(base_url: String, vendor: Vendor) -> Behind {
+        Behind { base_url, vendor, continues: false }
+    }
+
+    /// Whether the service may have it go on with the answer of another.
+    pub(super) fn continuing(self, continues: bool) -> Behind {
+        Behind { continues, ..self }
     }
 }
 
 /// The file of providers: each is called `p0`, `p1` and so on, and stands for [`MODEL`] in this order.
-fn file(behind: &[Behind<'_>], more: &str) -> String {
+fn file(behind: &[Behind], more: &str) -> String {
     let mut text = String::new();
     let mut targets = Vec::new();
-    for (at, Behind { provider, vendor, continues }) in behind.iter().enumerate() {
-        let (api, url) = (vendor.as_str(), provider.base_url(*vendor));
+    for (at, Behind { base_url, vendor, continues }) in behind.iter().enumerate() {
+        let api = vendor.as_str();
         writeln!(
             text,
-            "[providers.p{at}]\napi = \"{api}\"\nbase_url = \"{url}\"\nkey_env = \"P{at}_KEY\"\n\
+            "[providers.p{at}]\napi = \"{api}\"\nbase_url = \"{base_url}\"\nkey_env = \"P{at}_KEY\"\n\
              allow_private = true"
         )
         .unwrap();
@@ -80,7 +90,7 @@ pub(super) struct Desk {
 
 impl Desk {
     /// Opens it; `more` are lines of the model, `envs` settings.
-    pub(super) fn open(behind: &[Behind<'_>], more: &str, envs: &[(&str, &str)]) -> Desk {
+    pub(super) fn open(behind: &[Behind], more: &str, envs: &[(&str, &str)]) -> Desk {
         let (room, ledger) = room();
         let providers = room.path().join("providers.toml");
         std::fs::write(&providers, file(behind, more)).unwrap();

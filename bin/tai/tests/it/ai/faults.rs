@@ -122,7 +122,8 @@ fn a_caller_that_leaves_stops_the_provider() {
 #[test]
 fn a_broken_stream_never_looks_finished() {
     testkit::needs_python!();
-    let (provider, desk) = alone("first_token_timeout_ms = 2000", &[]);
+    // One stream after another breaks, and each is to be heard.
+    let (provider, desk) = alone("", &[("CIRCUIT_BREAKER_THRESHOLD", "1000")]);
     for fault in
         [Fault::CutAfter(5), Fault::EndAfter(5), Fault::ResetAfter(5), Fault::ErrorAfter(5)]
     {
@@ -140,9 +141,13 @@ fn failed_over(fault: impl Into<Fault>, continues: bool, more: &str) {
     first.always(fault.clone());
     let behind = [
         Behind::new(&first, Vendor::OpenAi),
-        Behind { continues, ..Behind::new(&second, Vendor::Anthropic) },
+        Behind::new(&second, Vendor::Anthropic).continuing(continues),
     ];
-    let desk = Desk::open(&behind, more, &[]);
+    let mut desk = Desk::open(&behind, more, &[]);
+    if fault == Fault::Refuse(Refusal::BadKey) {
+        // Nobody but a person can mend a key.
+        desk.expect_errors();
+    }
     both_hold(&desk, "whole_stream");
     let (first, second) = (settled(&first), settled(&second));
     assert!(first.totals.requests >= 1, "{fault:?}: nobody asked the first");
@@ -153,6 +158,18 @@ fn failed_over(fault: impl Into<Fault>, continues: bool, more: &str) {
         assert_eq!(last["role"], "assistant", "{last}");
         assert_eq!(first.totals.completion_tokens + second.totals.completion_tokens, 40);
     }
+    desk.close();
+}
+
+#[test]
+fn what_a_provider_may_not_answer_is_asked_of_no_other() {
+    testkit::needs_python!();
+    let (first, second) = (Provider::start().unwrap(), Provider::start().unwrap());
+    first.always(Refusal::ContentPolicy);
+    let behind = [Behind::new(&first, Vendor::OpenAi), Behind::new(&second, Vendor::Anthropic)];
+    let desk = Desk::open(&behind, "", &[]);
+    holds(&desk, OPENAI, &FAST, &["refused_by_provider"]);
+    assert_eq!((first.totals().requests, second.totals().requests), (1, 0));
     desk.close();
 }
 
