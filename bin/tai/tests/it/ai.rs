@@ -8,6 +8,7 @@ mod client;
 mod desk;
 mod faults;
 mod other;
+mod table;
 
 use serde_json::{Value, json};
 use testkit::provider::{End, KEY, Manner, Provider, Statement, Vendor};

@@ -15,6 +15,7 @@ const FIELDS: &[&str] = &[
     "cache_control",
     "container",
     "context_management",
+    "diagnostics",
     "inference_geo",
     "max_tokens",
     "mcp_servers",
@@ -23,6 +24,7 @@ const FIELDS: &[&str] = &[
     "model",
     "output_config",
     "service_tier",
+    "speed",
     "stop_sequences",
     "stream",
     "system",
@@ -32,6 +34,8 @@ const FIELDS: &[&str] = &[
     "tools",
     "top_k",
     "top_p",
+    "user_profile_id",
+    "workspace_id",
 ];
 
 /// A message that is asked for.

@@ -45,6 +45,7 @@ pub(super) struct Delivery<'a, 'b> {
     pub(super) vendor: Vendor,
     pub(super) key: &'a str,
     pub(super) path: &'a str,
+    pub(super) is_stream: bool,
     pub(super) manner: Manner,
     pub(super) fault: Option<Fault>,
 }
@@ -57,8 +58,10 @@ impl Delivery<'_, '_> {
         if let Some(after) = refusal.retry_after() {
             more.push(("retry-after", retry_after(after)));
         }
-        let body = body.to_string();
-        self.message(status, JSON, &more, body.as_bytes())
+        if status == 200 && self.is_stream {
+            return self.message(200, EVENTS, &more, format!("data: {body}\r\n\r\n").as_bytes());
+        }
+        self.message(status, JSON, &more, body.to_string().as_bytes())
     }
 
     /// A body that nothing goes wrong with.
@@ -182,7 +185,8 @@ impl Delivery<'_, '_> {
         match self.fault {
             Some(Fault::NoDone) => events.retain(|event| event.part != Part::Done),
             Some(Fault::TruncatedJson) => {
-                events.retain(|event| event.part != Part::Done);
+                let last = events.iter().rposition(|event| event.part == Part::Content);
+                events.truncate(last.map_or(0, |at| at + 1));
                 if let Some(last) = events.last_mut() {
                     let middle = last.bytes.len() / 2;
                     last.bytes.truncate(last.bytes.floor_char_boundary(middle));

@@ -104,8 +104,8 @@ pub enum Fault {
     Html,
     /// 200 and an empty body.
     Empty,
-    /// The last event ends in its middle, and with it the body, properly. So does an answer that is
-    /// not streamed.
+    /// The last event with content ends in its middle, and with it the body, properly. So does an
+    /// answer that is not streamed.
     TruncatedJson,
     /// No `[DONE]`, where the vendor sends one.
     NoDone,

@@ -73,6 +73,13 @@ impl Route {
         }
     }
 
+    fn is_stream(&self, body: &Value) -> bool {
+        match self {
+            Route::Chat(_, Some((_, is_stream))) => *is_stream,
+            _ => body["stream"] == true,
+        }
+    }
+
     /// Whose words a refusal has; whoever asks for nothing that exists gets those of OpenAI.
     fn vendor(&self) -> Option<Vendor> {
         match self {
@@ -112,7 +119,6 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream) {
 
 fn opened(shared: &Shared, number: usize, request: &Request, route: &Route, body: &Value) -> Entry {
     let named = route.model().or_else(|| body["model"].as_str());
-    let streamed_by_path = matches!(route, Route::Chat(_, Some((_, true))));
     Entry {
         number,
         id: shared.serial(number),
@@ -121,7 +127,7 @@ fn opened(shared: &Shared, number: usize, request: &Request, route: &Route, body
         headers: request.headers.clone(),
         body: body.clone(),
         model: named.unwrap_or_default().to_owned(),
-        is_stream: streamed_by_path || body["stream"].as_bool() == Some(true),
+        is_stream: route.is_stream(body),
         pictures: 0,
         fault: None,
         status: 0,
@@ -148,7 +154,9 @@ fn answer(
     let manner = shared.rules().manner.clone();
     let key = key(vendor, request).unwrap_or_default();
     let path = request.path.as_str();
-    let mut delivery = Delivery { shared, caller, number, vendor, key, path, manner, fault: None };
+    let is_stream = route.is_stream(body);
+    let mut delivery =
+        Delivery { shared, caller, number, vendor, key, path, is_stream, manner, fault: None };
     if let Err(refusal) = admitted(shared, vendor, request, route, key) {
         return delivery.refuse(&refusal);
     }
