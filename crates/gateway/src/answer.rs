@@ -87,7 +87,9 @@ pub(crate) fn ai_envelope(api: Api, fault: &Fault, request_id: &str, now: Micros
     let Refused { reason, detail, .. } = &fault.refused;
     let members = members(fault, request_id, now);
     // Both have names of their own for these.
-    let ours = members.iter().filter(|(name, _)| !["type", "detail"].contains(&name.as_str()));
+    let ours = members
+        .iter()
+        .filter(|(name, _)| !["type", "detail", "request_id"].contains(&name.as_str()));
     let ours: Vec<(&str, Value)> =
         ours.map(|(name, value)| (name.as_str(), value.clone())).collect();
     let body = client_error(api, reason.status(), reason.code(), detail, request_id, &ours);

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::http::Client;
 use testkit::tai::Tai;
 use testkit::{place, python};
 
-use crate::callers::{new_key, start_guarded};
+use crate::callers::{Caller, issue, new_key, start_guarded};
 use crate::support::{assert_verified, client, get, room, stop};
 
 /// The whole run. It takes half a minute where nothing else runs.
@@ -33,7 +33,12 @@ fn every_answer_is_one_that_the_document_describes() {
     let key = new_key();
     // Refusals for the rate alone would hide the answers that are looked for.
     let tai = start_guarded(&ledger, &key, &[("RATE_LIMIT_PER_SECOND", "1000000")]);
-    let (status, said) = schemathesis(room.path(), &tai, &key);
+    // Calls to models are for tenants.
+    let mut operator = Caller::keyed(tai.address(), &key);
+    let grant = json!({"tenant_id": "acme", "entitlement_id": "enterprise", "action": "grant"});
+    assert_eq!(operator.post("/marketplace", &grant).status, 200);
+    let tenant = issue(&mut operator, &json!({"tenant_id": "acme"})).text;
+    let (status, said) = schemathesis(room.path(), &tai, (&key, &tenant));
     assert!(status.success(), "{status}: {said}");
 
     let mut client = client(tai.address());
@@ -47,7 +52,7 @@ fn every_answer_is_one_that_the_document_describes() {
 }
 
 /// Runs it against the service; gives how it ended and what it said.
-fn schemathesis(room: &Path, tai: &Tai, key: &str) -> (ExitStatus, String) {
+fn schemathesis(room: &Path, tai: &Tai, (key, tenant): (&str, &str)) -> (ExitStatus, String) {
     let folder = place::repository().join("tests/python");
     let requirements = std::fs::read_to_string(folder.join("requirements.txt")).unwrap();
     let program = python::venv(&requirements).unwrap().with_file_name("schemathesis");
@@ -63,6 +68,7 @@ fn schemathesis(room: &Path, tai: &Tai, key: &str) -> (ExitStatus, String) {
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .env("TAI_KEY", key)
+        .env("TAI_TENANT_KEY", tenant)
         .env("SCHEMATHESIS_HOOKS", folder.join("schemathesis_hooks.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(room)

@@ -47,7 +47,7 @@ pub(crate) struct Try<'a> {
 /// How far an attempt came.
 pub(crate) enum Opened {
     /// The whole answer.
-    Whole { api: Api, answer: Answer },
+    Whole { answer: Answer },
     /// A stream whose first word is there.
     Stream(Box<Opening>),
 }
@@ -81,7 +81,7 @@ impl Try<'_> {
             Speaks::Api(api) => (api, self.send(api).await?),
         };
         if reply.status != 200 {
-            return Err(refusal(api, reply).await);
+            return Err(refusal(api, self.target.provider.name, reply).await);
         }
         if self.ask.streams() {
             self.stream(api, reply).await
@@ -142,7 +142,7 @@ impl Try<'_> {
         match Answer::parse(api, self.ask.operation(), &body) {
             Ok(answer) => {
                 reply.body.judge(Verdict::Good);
-                Ok(Opened::Whole { api, answer })
+                Ok(Opened::Whole { answer })
             }
             Err(bad) => {
                 reply.body.judge(Verdict::Bad);
@@ -265,7 +265,7 @@ async fn collect(body: &mut dyn ReplyBody, max: usize) -> Result<Bytes, Failure>
 }
 
 /// Reads what an answer says that is no 200, and sorts it.
-async fn refusal(api: Api, mut reply: Reply) -> Missed {
+async fn refusal(api: Api, provider: &'static str, mut reply: Reply) -> Missed {
     let body = tokio::time::timeout(ERROR_WAIT, collect(&mut *reply.body, ERROR_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
     let error = ProviderError::parse(api, reply.status, &body);
@@ -274,6 +274,7 @@ async fn refusal(api: Api, mut reply: Reply) -> Missed {
     if error.about == About::Key && !error.is_throttle {
         tracing::error!(
             event = "provider_key",
+            provider,
             code = error.code,
             "a provider does not take our key"
         );

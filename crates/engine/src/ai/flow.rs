@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dialect::ai::{Api, Edits, Ids};
+use dialect::ai::{Edits, Ids};
 use governors::{Charge, Command, OutcomeStatus, Reserve};
 use ledger::{Kind, View};
 use types::limits::{CALL_TOKENS, INTEGER_MAX};
@@ -286,7 +286,7 @@ impl Flow {
     /// Turns an answer into what the caller gets.
     fn give(mut self, served: Served, receipt: Decided, output: u64) -> Answered {
         match served.opened {
-            Opened::Whole { api, answer } => {
+            Opened::Whole { mut answer } => {
                 let said = answer.usage();
                 let usage = said.unwrap_or_else(|| {
                     let output = answer.text_bytes().div_ceil(BYTES_PER_TOKEN);
@@ -296,7 +296,10 @@ impl Flow {
                 let end = self.charge(served.at, OutcomeStatus::Success, usage, said.is_none());
                 self.reservation.ends(end);
                 self.count_end(served.at, OutcomeStatus::Success, &usage);
-                let body = self.render(&answer, api);
+                if said.is_none() {
+                    answer.estimate(usage);
+                }
+                let body = self.render(&answer);
                 self.engine.ai().kept.keep(self.reservation.attempt(), &body);
                 Answered { receipt, given: Given::Whole(body) }
             }
@@ -307,7 +310,7 @@ impl Flow {
         }
     }
 
-    fn render(&self, answer: &dialect::ai::Answer, _from: Api) -> Bytes {
+    fn render(&self, answer: &dialect::ai::Answer) -> Bytes {
         let name = &self.model.name;
         match &self.ask {
             Ask::Chat(request) => answer.render(request.api(), name, &self.ids),

@@ -99,6 +99,10 @@ fn a_file_says_where_it_is_wrong() {
             assert!(mistake.starts_with(place), "{file}: {mistake}");
         }
     }
+}
+
+#[test]
+fn a_file_that_is_none_is_refused_whole() {
     for (text, said) in [
         (&b""[..], "file is empty"),
         (b"{\"version\": 1,\n \"version\": 1}", "file names a member twice at line 2 column 10"),

@@ -106,10 +106,10 @@ fn who_does_not_read_costs_a_buffer_and_gives_its_place_back() {
     ];
     let house = House { tai: start(&dir, &envs), dir, _room: room };
     let mut admin = house.local();
-    let budget = json!({"calls": 1_000_000, "period": "ever"});
-    assert_eq!(admin.put("/admin/tenants/local/budget", &budget).status, 200);
     let grant = json!({"tenant_id": "local", "entitlement_id": "enterprise", "action": "grant"});
     assert_eq!(admin.post("/marketplace", &grant).status, 200);
+    let budget = json!({"calls": 1_000_000, "period": "ever"});
+    assert_eq!(admin.put("/admin/tenants/local/budget", &budget).status, 200);
     drop(open(&house));
     let before = house.tai.rss_bytes().unwrap();
     let sockets: Vec<TcpStream> = (0..UNREAD).map(|_| open(&house)).collect();
