@@ -192,6 +192,7 @@ impl Table {
             let is_plain = !stem.is_empty() && !stem.contains('*') && pattern.len() <= NAME_CHARS;
             ensure!(is_plain, "serves holds names, which may end in *");
         }
+        ensure!(row.max_concurrent != Some(0), "max_concurrent must be 1 or more");
         let key = match &row.key_env {
             Some(var) => {
                 ensure!(
@@ -212,7 +213,7 @@ impl Table {
             (Some(base), Speaks::Api(_)) => self.dependencies.push(Dependency {
                 name,
                 base: base.trim_end_matches('/').to_owned(),
-                in_flight_max: row.max_concurrent.unwrap_or(IN_FLIGHT_MAX).max(1),
+                in_flight_max: row.max_concurrent.unwrap_or(IN_FLIGHT_MAX),
                 connect: CONNECT,
                 is_private_allowed: row.allow_private,
             }),
@@ -255,6 +256,12 @@ impl Table {
                 order: target.order.unwrap_or(u32::try_from(place).unwrap_or(u32::MAX)),
                 continues: target.continues,
             });
+        }
+        for (name, millis) in [
+            ("first_token_timeout_ms", row.first_token_timeout_ms),
+            ("total_timeout_ms", row.total_timeout_ms),
+        ] {
+            ensure!(millis != Some(0), "{name} must be 1 or more");
         }
         targets.sort_by_key(|target| target.order);
         self.models.push(Model {

@@ -320,6 +320,9 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<(Rules, Providers)>
     stores::check(settings)?;
     let rules = catalogue(settings)?;
     let providers = providers::read(settings, &rules, &|name| variable(name)?.into_string().ok())?;
+    // Where calls leave to is looked at before anything starts.
+    Egress::new(&providers.dependencies, egress_policy(settings), &[], &Metrics::new()?)
+        .context("PROVIDERS_FILE")?;
     Ok((rules, providers))
 }
 

@@ -104,6 +104,11 @@ impl BudgetPeriod {
 pub fn budget(bytes: &[u8], limits: &JsonLimits) -> Result<BudgetOrder, Fault> {
     let members = object(bytes, limits)?;
     let fields = Fields::new(&members, "");
+    // What is misspelt here would take a limit away.
+    if members.keys().any(|name| !["calls", "spend_minor", "period"].contains(&name.as_str())) {
+        let detail = "body may hold calls, spend_minor and period only";
+        return Err(Fault::new(types::Reason::InvalidField, detail));
+    }
     let (calls, spend_minor) = (fields.count("calls")?, fields.count("spend_minor")?);
     if calls.is_none() && spend_minor.is_none() {
         return fields.required("calls", None);

@@ -164,15 +164,18 @@ impl Peer {
         // A connection that the far side has closed while it was idle hands the request back: not a
         // byte of it was sent, so it goes over the next one. That is no second attempt.
         while let Some(mut connection) = self.pool.take(now()) {
+            attempt.sent.set(true);
             match self.wait(&mut connection, request, clocks.head, clocks.deadline).await? {
                 Exchange::Answered(answer) => return Ok((connection, answer)),
                 Exchange::Unsent(unsent) => request = *unsent,
             }
+            attempt.sent.set(false);
         }
         let (until, clock) = sooner(self.connect, Clock::Connect, clocks.deadline);
         let mut connection = tokio::time::timeout_at(until.into(), self.dialer.connect(until))
             .await
             .map_err(|_| Failure::clock(clock))??;
+        attempt.sent.set(true);
         match self.wait(&mut connection, request, clocks.head, clocks.deadline).await? {
             Exchange::Answered(answer) => Ok((connection, answer)),
             Exchange::Unsent(_) => {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dialect::ai::{ChatRequest, EmbeddingsRequest, Ids};
+use dialect::ai::{Api, ChatRequest, EmbeddingsRequest, Ids};
 use types::{Operation, TenantId};
 
 use crate::act::Engine;
@@ -139,6 +139,17 @@ impl Ask {
         match self {
             Ask::Chat(request) => request.model(),
             Ask::Embeddings(request) => request.model(),
+        }
+    }
+
+    /// Whose idempotency keys are meant: those of one route never meet another's.
+    pub(crate) fn source(&self) -> &'static str {
+        match self {
+            Ask::Chat(request) => match request.api() {
+                Api::Anthropic => "ai.messages",
+                Api::OpenAi | Api::Gemini => "ai.chat",
+            },
+            Ask::Embeddings(_) => "ai.embeddings",
         }
     }
 

@@ -9,6 +9,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -43,9 +45,29 @@ pub struct Attempt {
     pub body: Bytes,
     /// What it may take.
     pub clocks: Clocks,
+    /// Told before the first byte of the request leaves.
+    pub sent: Sent,
     /// A second or later attempt of the same call, at whichever dependency: counts against the
     /// retry budget of this one.
     pub is_retry: bool,
+}
+
+/// Whether a request may have left: what whoever made an attempt can still ask when it was dropped in
+/// the middle. Copies are one.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// Says so; or takes it back, where not a byte had left after all.
+    pub fn set(&self, is_sent: bool) {
+        self.0.store(is_sent, Ordering::Release);
+    }
+
+    /// True once a byte may have left.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The clocks of one attempt. `connect` is the dependency's own.

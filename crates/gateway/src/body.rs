@@ -29,6 +29,10 @@ fn read_timeout(request_timeout: Duration) -> Duration {
 /// instead of a reset. Behind this the connection is cut.
 const DISCARD_MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// The same of a body that nobody wants, whoever sends it: fewer, and not for long.
+const UNREAD_MAX_BYTES: usize = 256 * 1024;
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Reads a whole body of at most `max_bytes`, within the time of `options`.
 pub(crate) async fn read(
     headers: &HeaderMap,
@@ -41,6 +45,21 @@ pub(crate) async fn read(
         Ok(outcome) => outcome,
         Err(_) => Err(fault(Reason::RequestTimeout, "the body did not arrive in time")),
     }
+}
+
+/// Reads what is left of a small body and throws it away, so that its sender reads the answer instead
+/// of a reset. Behind a larger one the connection is cut.
+pub(crate) async fn discard(mut body: Body) {
+    let reading = async {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > UNREAD_MAX_BYTES {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(UNREAD_TIMEOUT, reading).await;
 }
 
 async fn collect(headers: &HeaderMap, mut body: Body, max_bytes: usize) -> Result<Bytes, Fault> {

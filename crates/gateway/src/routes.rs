@@ -166,6 +166,24 @@ async fn known(
     met: &mut Met,
 ) -> Handled {
     let (parts, body) = request.into_parts();
+    match admitted(gateway, options, route, &parts, met).await {
+        Ok(caller) => dispatch(gateway, options, route, (&caller, met), (parts, body)).await,
+        Err(refusal) => {
+            // Whoever is still sending would find the connection broken and not the answer.
+            body::discard(body).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Who asks, within its limits.
+async fn admitted(
+    gateway: &Gateway,
+    options: &Options,
+    route: &Route,
+    parts: &Parts,
+    met: &mut Met,
+) -> Result<Caller, Fault> {
     let asked = (route.access, route.handler);
     let caller = identify(gateway, options, asked, &parts.headers, &parts.uri).await?;
     met.tenant = caller.tenant().cloned();
@@ -187,7 +205,7 @@ async fn known(
     };
     let place = group.map(|group| gateway.places.of(group, options.tenant_requests_max));
     met.tenant_place = place.transpose()?;
-    dispatch(gateway, options, route, (&caller, met), (parts, body)).await
+    Ok(caller)
 }
 
 async fn dispatch(

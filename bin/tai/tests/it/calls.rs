@@ -328,3 +328,54 @@ fn a_caller_who_leaves_stops_the_provider_and_pays_for_what_came() {
     assert!(output >= 1 && output <= entry.completion_tokens, "{output} of {entry:?}");
     house.close("local");
 }
+
+/// A provider that takes connections and says this to each, then nothing more.
+fn script(answer: &'static str) -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut request = [0; 8192];
+            let _ = socket.read(&mut request);
+            let _ = socket.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+const STREAM: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
+fn behind(address: std::net::SocketAddr, dir: &Path) -> PathBuf {
+    let path = dir.with_file_name("providers.toml");
+    let text = format!(
+        "[providers.one]\napi = \"openai\"\nbase_url = \"http://{address}/v1\"\nallow_private = true\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn an_end_without_a_reason_is_none_and_early_usage_is_not_all() {
+    let word = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one two three four five six\"}}],\
+                \"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}}\n\n";
+    let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    for (finish, is_done) in [("", false), (finish, true)] {
+        let (_room, dir) = room();
+        let answer = format!("{STREAM}{word}{finish}data: [DONE]\n\n");
+        let file = behind(script(answer.leak()), &dir);
+        let mut tai = start(&dir, &[("PROVIDERS_FILE", file.to_str().unwrap())]);
+        tai.expect_errors();
+        let mut caller = Caller::local(tai.address());
+        let response = caller.post("/v1/chat/completions", &streamed("one/gpt-4o-mini"));
+        let heard = heard(&response.body);
+        assert_eq!((heard.is_done, heard.error.is_none()), (is_done, is_done), "{heard:?}");
+        let result = result_of(&mut caller, "local", &receipt_id(&response));
+        let metadata = &result["metadata"];
+        assert_eq!(metadata["estimated"], true, "{metadata}");
+        assert!(metadata["output_tokens"].as_u64().unwrap() > 1, "{metadata}");
+        stop(tai);
+    }
+}

@@ -54,7 +54,8 @@ impl ChatRequest {
             Api::OpenAi => {
                 let choices = count(&body, "n", CHOICES_MAX)?.unwrap_or(1);
                 let old = count(&body, "max_tokens", OUTPUT_MAX)?;
-                let max = count(&body, "max_completion_tokens", OUTPUT_MAX)?.or(old);
+                // Which of both counts is the provider's to say: the larger one is safe.
+                let max = count(&body, "max_completion_tokens", OUTPUT_MAX)?.max(old);
                 (include_usage(&body)?, max, choices)
             }
             Api::Anthropic => {
@@ -113,6 +114,12 @@ impl ChatRequest {
         self.output_max
     }
 
+    /// Answers that are asked for at once, 1 or more.
+    #[must_use]
+    pub fn choices(&self) -> u64 {
+        self.choices
+    }
+
     /// The text of the request.
     #[must_use]
     pub fn body(&self) -> &Bytes {
@@ -120,8 +127,8 @@ impl ChatRequest {
     }
 
     /// A bound that the provider's count of the prompt cannot pass, since a token is at least a byte:
-    /// the bytes of all texts and tools, what a provider writes around them, and
-    /// `picture_tokens_max` for each picture, sound or file, whose own bytes do not count.
+    /// the bytes of all texts, tools, documents and sounds, what a provider writes around them, and
+    /// `picture_tokens_max` for each picture, whose own bytes do not count.
     #[must_use]
     pub fn input_tokens_max(&self, picture_tokens_max: u64) -> u64 {
         bound::input_tokens_max(&self.body, picture_tokens_max)

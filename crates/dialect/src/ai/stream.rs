@@ -200,7 +200,7 @@ impl StreamReader {
     /// Whether that is all: before its end, a stream's counts leave the answer out.
     #[must_use]
     pub fn usage_is_final(&self) -> bool {
-        self.progress.usage.is_some() && self.progress.is_complete()
+        self.progress.usage_is_final && self.progress.is_complete()
     }
 
     /// Why the answer ended, once that is known.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use egress::{Dependency, Egress, Policy};
-use engine::outbound::{Attempt, Clocks, DependencyState, Outbound, Reply, ReplyBody, SendError};
+use engine::outbound::{
+    Attempt, Clocks, DependencyState, Outbound, Reply, ReplyBody, SendError, Sent,
+};
 use telemetry::metrics::Metrics;
 
 use crate::server::Server;
@@ -79,6 +81,7 @@ pub(crate) fn attempt() -> Attempt {
         headers: vec![("authorization", "Bearer swordfish".to_owned())],
         body: Bytes::from_static(b"{\"q\":1}"),
         clocks: Clocks { head: LONG, gap: LONG, deadline: Instant::now() + LONG },
+        sent: Sent::default(),
         is_retry: false,
     }
 }

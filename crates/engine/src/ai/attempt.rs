@@ -17,7 +17,7 @@ use crate::ai::Ask;
 use crate::ai::failure::Failure;
 use crate::ai::models::{Speaks, Target};
 use crate::outbound::{
-    Attempt, Boxed, Clock, Clocks, Outbound, Reply, ReplyBody, SendError, Verdict,
+    Attempt, Boxed, Clock, Clocks, Outbound, Reply, ReplyBody, SendError, Sent, Verdict,
 };
 
 /// Bytes of a whole answer.
@@ -41,6 +41,7 @@ pub(crate) struct Try<'a> {
     pub(crate) edits: Edits,
     pub(crate) ids: &'a Ids,
     pub(crate) clocks: Clocks,
+    pub(crate) sent: Sent,
     pub(crate) is_retry: bool,
 }
 
@@ -77,7 +78,10 @@ impl Try<'_> {
     /// Makes the attempt.
     pub(crate) async fn open(self) -> Result<Opened, Missed> {
         let (api, reply) = match self.target.provider.speaks {
-            Speaks::Echo => (Api::OpenAi, self.echo()),
+            Speaks::Echo => {
+                self.sent.set(true);
+                (Api::OpenAi, self.echo())
+            }
             Speaks::Api(api) => (api, self.send(api).await?),
         };
         if reply.status != 200 {
@@ -124,6 +128,7 @@ impl Try<'_> {
             headers: key.map(|key| auth(api, key)).unwrap_or_default(),
             body: body.into(),
             clocks: self.clocks,
+            sent: self.sent.clone(),
             is_retry: self.is_retry,
         };
         self.outbound.send(attempt).await.map_err(|error| {
@@ -197,6 +202,17 @@ impl Fault {
                 (verdict, missed(&error, None))
             }
             fault => (Verdict::Bad, Missed::Failed(fault.failure())),
+        }
+    }
+
+    /// What it says about the dependency, and whether nobody else may be asked.
+    pub(crate) fn judged(&self) -> (Verdict, bool) {
+        match self {
+            Fault::Told(error) => {
+                let is_final = matches!(error.about, About::Request | About::Policy);
+                (verdict(error, None), is_final && !error.is_throttle)
+            }
+            Fault::Send(_) | Fault::Bad(_) => (Verdict::Bad, false),
         }
     }
 

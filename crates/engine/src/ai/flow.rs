@@ -3,6 +3,7 @@
 //! Owns: the order of attempts, the waits between them, and what a reservation is said to end as on the
 //! way. Refuses to know: bytes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::ai::stream::AnswerStream;
 use crate::ai::{AiOptions, Answered, Ask, Call, Failed, Given};
 use crate::commit::{Decided, Refused};
 use crate::keys::CallerKey;
-use crate::outbound::Clocks;
+use crate::outbound::{Clocks, Sent};
 
 /// Tokens of the shortest answer that a call is worth making for.
 const OUTPUT_FLOOR: u64 = 64;
@@ -36,6 +37,19 @@ pub(crate) const BYTES_PER_TOKEN: u64 = 4;
 const BACKOFF: Duration = Duration::from_millis(250);
 /// The longest wait between two rounds. Who asks for more is told to come back.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How often a key may be used again.
+const KEY_ATTEMPTS_MAX: u32 = 16;
+
+/// What is reserved, by whom.
+struct Asked {
+    stream: StreamName,
+    command: Command,
+    actor: Cow<'static, str>,
+    may_register: bool,
+    source: &'static str,
+    body: Bytes,
+}
 
 /// A call that has its reservation.
 pub(crate) struct Flow {
@@ -75,11 +89,9 @@ impl Engine {
         let stream = StreamName::tenant(&tenant);
         let reserve = self.wish(&model, &ask);
         let wish = reserve.output_wish;
-        let key = key.as_deref().map(|key| CallerKey { source: "ai", key, body: &body });
         let command = Command::Reserve(reserve);
-        let request = Request { stream, command, actor, may_register, key };
-        let nothing = || Refused::new(Reason::StateError, "there is nothing to decide");
-        let mut receipt = self.act(request).await?.ok_or_else(nothing)?;
+        let asked = Asked { stream, command, actor, may_register, source: ask.source(), body };
+        let mut receipt = self.reserve_call(asked, key).await?;
         let Some(reservation) = receipt.reservation.take().and_then(Arc::into_inner) else {
             return self.decided_before(receipt);
         };
@@ -87,16 +99,40 @@ impl Engine {
         let output = output.and_then(|view| u64::try_from(view.meta_int("output_max")?).ok());
         let mut flow = Flow::new(self, model, ask, ids, reservation, started);
         flow.edits = Edits {
-            // What has been reserved is all that may come.
-            output_cap: output.filter(|output| *output < wish && !flow.ask.streams()),
+            // Where there was no more to reserve, what has been is all that may come.
+            output_cap: output.filter(|output| *output < wish),
             want_usage: flow.ask.streams(),
         };
         match flow.open(None).await {
             Ok(served) => Ok(flow.give(served, receipt, output.unwrap_or(wish))),
             Err(failure) => {
                 flow.failed(&failure);
+                self.ai().kept.fail(receipt.receipt.id);
                 Err(Failed { refused: failure.refused(), receipt: Some(receipt) })
             }
+        }
+    }
+
+    /// Reserves, under the caller's key if there is one. A key whose call nobody answered, so that it
+    /// cost nothing, may be used again: it stands for another attempt then.
+    async fn reserve_call(&self, asked: Asked, key: Option<String>) -> Result<Decided, Refused> {
+        let Asked { stream, command, actor, may_register, source, body } = asked;
+        let mut attempt = 0;
+        loop {
+            let text = key.as_ref().map(|key| match attempt {
+                0 => key.clone(),
+                again => format!("{key} again {again}"),
+            });
+            let key = text.as_deref().map(|key| CallerKey { source, key, body: &body });
+            let (stream, command, actor) = (stream.clone(), command.clone(), actor.clone());
+            let request = Request { stream, command, actor, may_register, key };
+            let nothing = || Refused::new(Reason::StateError, "there is nothing to decide");
+            let decided = self.act(request).await?.ok_or_else(nothing)?;
+            let may_repeat = decided.replayed && self.ai().kept.has_failed(decided.receipt.id);
+            if !may_repeat || attempt == KEY_ATTEMPTS_MAX {
+                return Ok(decided);
+            }
+            attempt += 1;
         }
     }
 
@@ -109,7 +145,9 @@ impl Engine {
                 let picture = prices().filter_map(|price| price.image_tokens_max).max();
                 let longest = prices().filter_map(|price| price.output_tokens_max).max();
                 let longest = longest.unwrap_or(OUTPUT_MAX);
-                let asked = request.output_max().unwrap_or(longest);
+                // Of a model's longest answer more can be asked for, and not more can come.
+                let longest = longest.saturating_mul(request.choices());
+                let asked = request.output_max().map_or(longest, |asked| asked.min(longest));
                 // A stream is topped up on the way, and need not begin with the worst case.
                 let wish = if request.streams() { asked.min(model.observed.p99()) } else { asked };
                 (request.input_tokens_max(picture.unwrap_or(PICTURE_TOKENS)), wish)
@@ -191,6 +229,7 @@ impl Flow {
     pub(crate) async fn open(&mut self, so_far: Option<&str>) -> Result<Served, Failure> {
         let mut last = None;
         let mut wait = BACKOFF;
+        let mut left: Option<usize> = None;
         loop {
             let mut was_sent = false;
             for at in self.line.clone() {
@@ -201,7 +240,13 @@ impl Flow {
                     return Err(last.unwrap_or_else(too_late));
                 }
                 let failure = match self.attempt(at, so_far).await {
-                    Ok(opened) => return Ok(Served { at, opened }),
+                    Ok(opened) => {
+                        // What is left in the middle of a stream is counted there.
+                        if let Some(left) = left.filter(|left| *left != at && so_far.is_none()) {
+                            self.count_failover(left, false);
+                        }
+                        return Ok(Served { at, opened });
+                    }
                     Err(Missed::Final(failure)) => {
                         self.count_error(at, &failure);
                         return Err(failure);
@@ -222,7 +267,7 @@ impl Flow {
                     }
                 };
                 self.count_error(at, &failure);
-                self.count_failover(at, so_far.is_some());
+                left = Some(at);
                 last = Some(failure);
             }
             // Whoever was not asked says so for a while: it is the caller who comes back.
@@ -249,7 +294,10 @@ impl Flow {
         let head = if streams || embeds { first } else { self.options.answer };
         let now = Instant::now();
         let deadline = if streams { self.deadline } else { self.deadline.min(now + head) };
+        self.reservation.tried();
+        let sent = Sent::default();
         if so_far.is_none() {
+            self.reservation.hangs_on(sent.clone());
             // Should the caller leave now: a stream is cut before its first word, of a whole answer
             // nobody can know how much there was.
             let end = if streams {
@@ -259,7 +307,6 @@ impl Flow {
             };
             self.reservation.ends(end);
         }
-        self.reservation.tried();
         let opened = Try {
             outbound: &*self.engine.ai().parts.outbound,
             target: &self.model.targets[at],
@@ -268,6 +315,7 @@ impl Flow {
             edits: self.edits,
             ids: &self.ids,
             clocks: Clocks { head, gap: self.options.gap, deadline },
+            sent: sent.clone(),
             is_retry: self.tried.contains(&at),
         }
         .open()

@@ -20,6 +20,7 @@ use types::{ReceiptId, StreamName};
 
 use crate::act::{Engine, Request};
 use crate::actions::Mark;
+use crate::outbound::Sent;
 use crate::supervise::Stop;
 
 /// Results that wait for one commit together.
@@ -47,6 +48,8 @@ pub(crate) struct Reservation {
     attempt: ReceiptId,
     end: End,
     tries: u32,
+    /// Whether the newest request has left: before, there is nothing to charge.
+    sent: Option<Sent>,
     to: Arc<Settlements>,
 }
 
@@ -56,7 +59,15 @@ impl Reservation {
     pub(crate) fn new(to: &Arc<Settlements>, stream: StreamName, mark: Mark) -> Reservation {
         to.open.fetch_add(1, Ordering::AcqRel);
         let (attempt, mark) = (mark.attempt(), Some(mark));
-        Reservation { stream, mark, attempt, end: End::Released, tries: 0, to: Arc::clone(to) }
+        Reservation {
+            stream,
+            mark,
+            attempt,
+            end: End::Released,
+            tries: 0,
+            sent: None,
+            to: Arc::clone(to),
+        }
     }
 
     pub(crate) fn attempt(&self) -> ReceiptId {
@@ -70,6 +81,11 @@ impl Reservation {
     /// Says how it ends, unless something else is said later.
     pub(crate) fn ends(&mut self, end: End) {
         self.end = end;
+    }
+
+    /// Has what it is said to end as depend on whether a request has left.
+    pub(crate) fn hangs_on(&mut self, sent: Sent) {
+        self.sent = Some(sent);
     }
 
     /// Counts a request that was sent under it.
@@ -89,7 +105,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let end = std::mem::replace(&mut self.end, End::Released);
+        let mut end = std::mem::replace(&mut self.end, End::Released);
+        if self.sent.as_ref().is_some_and(|sent| !sent.is_set()) {
+            end = End::Released;
+        }
         let command = match end {
             End::Charged(charge) => Command::Charge { attempt: self.attempt, charge: *charge },
             End::Released => settle(self.attempt, OutcomeStatus::Error, self.tries),
@@ -161,18 +180,26 @@ pub(crate) async fn seal(engine: Engine, settlements: Arc<Settlements>, mut stop
     let metrics = Arc::clone(&engine.inner().common.metrics);
     let mut running = FuturesUnordered::new();
     let mut is_stopping = false;
+    // What is taken yet: each once, since what cannot be sealed comes back.
+    let mut left = usize::MAX;
     loop {
         count(&metrics, &settlements);
-        if is_stopping && running.is_empty() && settlements.queued.is_empty() {
+        if is_stopping && running.is_empty() && left == 0 {
             return;
         }
         tokio::select! {
             biased;
             Some(()) = running.next(), if !running.is_empty() => {}
-            settlement = settlements.next(), if running.len() < AT_ONCE => {
+            settlement = settlements.next(), if running.len() < AT_ONCE && left > 0 => {
+                if is_stopping {
+                    left -= 1;
+                }
                 running.push(one(&engine, &settlements, settlement, stop.clone()));
             }
-            () = stop.asked(), if !is_stopping => is_stopping = true,
+            () = stop.asked(), if !is_stopping => {
+                is_stopping = true;
+                left = settlements.queued.len();
+            }
         }
     }
 }
@@ -183,8 +210,8 @@ fn count(metrics: &Metrics, settlements: &Settlements) {
 
 /// Seals one result; goes on trying while the store is away, until asked to stop.
 async fn one(engine: &Engine, settlements: &Settlements, settlement: Settlement, mut stop: Stop) {
-    let Settlement { stream, command, mark } = settlement;
     loop {
+        let Settlement { stream, command, .. } = &settlement;
         let request = Request {
             stream: stream.clone(),
             command: command.clone(),
@@ -199,11 +226,15 @@ async fn one(engine: &Engine, settlements: &Settlements, settlement: Settlement,
             }
         }
         tokio::select! {
-            () = stop.asked() => break,
+            () = stop.asked() => {
+                // For the next life of this worker, if there is one.
+                let _ = settlements.jobs.send(settlement);
+                return;
+            }
             () = tokio::time::sleep(BACKOFF) => {}
         }
     }
     settlements.open.fetch_sub(1, Ordering::AcqRel);
     // Only now: nobody lets go of an attempt before its result is durable.
-    drop(mark);
+    drop(settlement.mark);
 }

@@ -84,6 +84,10 @@ impl AnswerStream {
             is_done |= event.part == Part::Done;
             self.write(&event)?;
         }
+        if is_done && !self.has_ended {
+            // Who says that it is over has to have said why.
+            self.from.reader.end().map_err(Fault::Bad)?;
+        }
         if is_done || self.has_ended {
             self.finish();
             return Ok(());
@@ -155,7 +159,7 @@ impl AnswerStream {
             Usage { output: self.bytes().div_ceil(BYTES_PER_TOKEN), ..self.flow.prompt() };
         let Some(said) = self.from.reader.usage() else { return (estimated, true) };
         let before = self.before.div_ceil(BYTES_PER_TOKEN);
-        if self.from.reader.finish().is_some() {
+        if self.from.reader.usage_is_final() {
             // What somebody else had said was part of the prompt then.
             let input = said.input.saturating_sub(before);
             return (Usage { input, output: said.output + before, ..said }, before > 0);
@@ -179,7 +183,8 @@ impl AnswerStream {
             may_register: false,
             key: None,
         };
-        let failure = match self.flow.engine.act(request).await {
+        // Not as work from outside: what was begun is finished while the service drains.
+        let failure = match self.flow.engine.submit(request, None).await {
             Ok(Some(decided)) => match View::scan(&decided.receipt.core) {
                 Ok(view) if view.kind != Kind::Refusal => {
                     let total =
@@ -197,13 +202,13 @@ impl AnswerStream {
         };
         // The provider did nothing wrong.
         self.from.body.judge(Verdict::NotItsFault);
-        self.fail(&failure, OutcomeStatus::Success);
+        self.fail(&failure, OutcomeStatus::Error);
     }
 
     /// The answer is complete.
     fn finish(&mut self) {
         let (usage, is_estimated) = self.usage();
-        if self.from.reader.usage().is_none() || self.before > 0 {
+        if !self.from.reader.usage_is_final() || self.before > 0 {
             self.writer.usage(&usage, is_estimated, &mut self.out);
         }
         self.writer.end(&mut self.out);
@@ -222,8 +227,13 @@ impl AnswerStream {
             return self.finish();
         }
         let failure = fault.failure();
-        self.from.body.judge(Verdict::Bad);
+        let (verdict, is_final) = fault.judged();
+        self.from.body.judge(verdict);
         self.flow.count_error(self.at, &failure);
+        if is_final {
+            // What is not permitted, or no request, is nobody else's to answer.
+            return self.fail(&failure, OutcomeStatus::Error);
+        }
         let so_far = self.so_far.take().filter(|so_far| !so_far.is_empty());
         if let Some(so_far) = so_far {
             // Should the caller leave meanwhile, this is what it has had.

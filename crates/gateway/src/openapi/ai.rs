@@ -229,6 +229,7 @@ fn budget() -> Value {
         may("spend_minor", described(integer(0, i64::from(u32::MAX)), "minor units of currency")),
         may("period", words(BudgetPeriod::ALL.map(BudgetPeriod::as_str))),
     ]);
+    budget["additionalProperties"] = false.into();
     budget["anyOf"] = json!([one("calls"), one("spend_minor")]);
     budget
 }

@@ -180,3 +180,72 @@ fn a_key_is_answered_once() {
     assert_eq!(provider.totals().requests, 2);
     house.close("local");
 }
+
+#[test]
+fn what_is_reserved_covers_all_choices_and_documents() {
+    let provider = Provider::start().unwrap();
+    let house = House::start(&[("one", Vendor::OpenAi, &provider)], "", &[]);
+    let mut caller = house.local();
+    let mut reserved = |change: &dyn Fn(&mut Value)| {
+        let mut call = chat("one/gpt-4o-mini");
+        change(&mut call);
+        caller.post("/v1/chat/completions", &call);
+        let attempts = caller.receipts("tenant_id=local&type=action_attempt");
+        let metadata = &attempts[0]["metadata"];
+        (metadata["input_max"].as_u64().unwrap(), metadata["output_max"].as_u64().unwrap())
+    };
+    let (input, output) = reserved(&|_| ());
+    assert_eq!(reserved(&|call| call["n"] = 4.into()).1, 4 * output, "each may be the longest");
+    let both = reserved(&|call| {
+        call["max_tokens"] = 900.into();
+        call["max_completion_tokens"] = 7.into();
+    });
+    assert_eq!(both.1, 900, "the larger of two limits");
+    let most = reserved(&|call| call["max_tokens"] = 4_000_000_000_u64.into());
+    assert_eq!(most.1, output, "more than a model can say is not reserved");
+    let document = "A".repeat(60_000);
+    let with_file = reserved(&|call| {
+        call["messages"][0]["content"] = json!([
+            { "type": "text", "text": "read it" },
+            { "type": "file", "file": { "filename": "a.pdf", "file_data": document } },
+        ]);
+    });
+    assert!(with_file.0 >= input + 60_000, "{with_file:?}");
+    house.close("local");
+}
+
+#[test]
+fn a_key_of_a_call_that_nobody_answered_may_be_used_again_and_is_of_its_route() {
+    let provider = Provider::start().unwrap();
+    let envs = [("MAX_RETRIES", "0")];
+    let mut house = House::start(&[("one", Vendor::OpenAi, &provider)], "", &envs);
+    house.tai.expect_errors();
+    let mut caller = house.local().with("Idempotency-Key", "k-3");
+    let mut call = chat("one/gpt-4o-mini");
+    call["max_tokens"] = 50.into();
+    for _ in 0..2 {
+        provider.next(provider::Refusal::ServerError);
+        let failed = caller.post("/v1/chat/completions", &call);
+        assert_eq!(failed.status, 502, "{}", text(&failed));
+    }
+    let answered = caller.post("/v1/chat/completions", &call);
+    let again = caller.post("/v1/chat/completions", &call);
+    assert_eq!(content(&answered), content(&again));
+    assert_eq!(again.header("x-idempotent-replay"), Some("true"));
+    let other = caller.post("/v1/messages", &call);
+    assert_eq!(other.json().unwrap()["type"], "message", "{}", text(&other));
+    assert_eq!(provider.totals().requests, 4);
+    house.close("local");
+}
+
+#[test]
+fn a_misspelt_limit_takes_none_away() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let mut admin = Caller::local(tai.address());
+    grant(&mut admin, "acme");
+    let refused =
+        admin.put("/admin/tenants/acme/budget", &json!({"calls": 5, "spend_micros": 2_000}));
+    assert_refused(&refused, 400, "invalid_field");
+    stop(tai);
+}

@@ -16,6 +16,9 @@ const MESSAGE_TOKENS: u64 = 16;
 /// What a provider tells its model about tools, beyond the tools themselves.
 const TOOLS_TOKENS: u64 = 1_024;
 
+/// The longest prompt of models that take documents, for those that nobody here has seen.
+const CONTEXT_TOKENS: u64 = 200_000;
+
 /// Members that hold no part of the prompt.
 const NOT_SAID: &[&str] = &[
     "model",
@@ -102,15 +105,24 @@ fn part_bound(part: &RawValue, picture: u64) -> u64 {
     for (name, value) in members {
         bound = bound.saturating_add(match (kind.as_ref(), name.as_ref()) {
             (_, "type" | "cache_control") => 0,
-            ("image_url", "image_url") | ("input_audio", "input_audio") | ("file", "file") => {
-                picture
-            }
-            ("image" | "document", "source") => source(value, picture),
+            ("image_url", "image_url") => picture,
+            ("file", "file") => document(value),
+            ("image", "source") => source(value, picture),
+            ("document", "source") => source(value, document(value)),
             ("tool_result", "content") => content(value.get(), picture),
             _ => (name.len() as u64).saturating_add(text(value)),
         });
     }
     bound
+}
+
+/// A document that comes along is bounded by its bytes; one that a provider fetches, by what a model
+/// can read at all.
+fn document(json: &RawValue) -> u64 {
+    let is_elsewhere = |name: &str| matches!(name, "file_id" | "file_url" | "url");
+    let members = members(json.get()).unwrap_or_default();
+    let elsewhere = members.iter().any(|(name, _)| is_elsewhere(name));
+    length(json.get()).max(if elsewhere { CONTEXT_TOKENS } else { 0 })
 }
 
 /// Anthropic's source of a picture or document; a document may also be plain text.

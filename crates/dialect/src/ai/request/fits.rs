@@ -83,13 +83,14 @@ fn gemini(chat: &Chat<'_>, from: Api) -> Result<(), Unsupported> {
     {
         return Err(unsupported(effort_name(from), NO_WORD));
     }
+    let calls = chat.tools_of_calls();
     for piece in chat.turns.iter().flat_map(|turn| &turn.pieces) {
         match piece {
             Piece::Picture(Picture::Url(_)) => {
                 let name = if from == Api::OpenAi { "image_url.url" } else { "source.url" };
                 return Err(unsupported(name, "must be base64 data for the model's provider"));
             }
-            Piece::Outcome(outcome) if chat.tool_of_call(&outcome.call_id).is_none() => {
+            Piece::Outcome(outcome) if !calls.contains_key(outcome.call_id.as_ref()) => {
                 let name = if from == Api::OpenAi { "tool_call_id" } else { "tool_use_id" };
                 return Err(unsupported(name, "must be the id of a call of the conversation"));
             }

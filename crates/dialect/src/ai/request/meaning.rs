@@ -3,6 +3,7 @@
 //! Owns: the neutral shape between any two dialects. Refuses to know: how it is written anywhere.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::Number;
 use serde_json::value::RawValue;
@@ -126,11 +127,14 @@ impl<'a> Chat<'a> {
         }
     }
 
-    /// The name of the tool that a call of the conversation was for.
-    pub(super) fn tool_of_call(&self, call_id: &str) -> Option<&str> {
-        self.turns.iter().flat_map(|turn| &turn.pieces).find_map(|piece| match piece {
-            Piece::Call(call) if call.id == call_id => Some(call.name.as_ref()),
-            _ => None,
-        })
+    /// The names of the tools that the calls of the conversation were for, by the ids of the calls.
+    pub(super) fn tools_of_calls(&self) -> HashMap<&str, &str> {
+        let mut names = HashMap::new();
+        for piece in self.turns.iter().flat_map(|turn| &turn.pieces) {
+            if let Piece::Call(call) = piece {
+                names.entry(call.id.as_ref()).or_insert(call.name.as_ref());
+            }
+        }
+        names
     }
 }

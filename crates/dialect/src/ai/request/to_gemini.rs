@@ -2,6 +2,8 @@
 //!
 //! Owns: the shape, and which models want a seal on calls. Refuses to know: what the client spoke.
 
+use std::collections::HashMap;
+
 use super::meaning::{Call, Chat, Choice, Format, Outcome, Picture, Piece, Role, Thinking};
 use crate::ai::gemini_path;
 use crate::ai::write::{Elements, Members, object};
@@ -37,6 +39,7 @@ pub(super) fn write(chat: &Chat<'_>, model: &str) -> Vec<u8> {
                 });
             });
         }
+        let calls = chat.tools_of_calls();
         body.array("contents", |list| {
             for turn in &chat.turns {
                 list.object(|content| {
@@ -44,7 +47,7 @@ pub(super) fn write(chat: &Chat<'_>, model: &str) -> Vec<u8> {
                     content.array("parts", |parts| {
                         let mut is_first_call = wants_seal;
                         for piece in &turn.pieces {
-                            part(chat, piece, &mut is_first_call, parts);
+                            part(&calls, piece, &mut is_first_call, parts);
                         }
                     });
                 });
@@ -126,7 +129,12 @@ fn text_part(text: &str, parts: &mut Elements<'_>) {
 }
 
 /// `is_first_call` is for models that want a seal: only the first of several calls carries one.
-fn part(chat: &Chat<'_>, piece: &Piece<'_>, is_first_call: &mut bool, parts: &mut Elements<'_>) {
+fn part(
+    calls: &HashMap<&str, &str>,
+    piece: &Piece<'_>,
+    is_first_call: &mut bool,
+    parts: &mut Elements<'_>,
+) {
     match piece {
         Piece::Text(text) => text_part(text, parts),
         Piece::Picture(picture) => parts.object(|part| match picture {
@@ -141,7 +149,7 @@ fn part(chat: &Chat<'_>, piece: &Piece<'_>, is_first_call: &mut bool, parts: &mu
             parts.object(|part| call(found, found.signature.as_deref().or(seal), part));
         }
         Piece::Outcome(found) => {
-            let name = chat.tool_of_call(&found.call_id).unwrap_or_default();
+            let name = calls.get(found.call_id.as_ref()).copied().unwrap_or_default();
             parts.object(|part| outcome(found, name, part));
         }
     }

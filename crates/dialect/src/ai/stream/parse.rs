@@ -27,6 +27,8 @@ pub(super) struct Progress {
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<Finish>,
     pub(super) text_bytes: u64,
+    /// Usage was said with the end of the answer or behind it: before, it leaves the answer out.
+    pub(super) usage_is_final: bool,
 }
 
 type Parts = Result<Vec<Part>, BadStream>;
@@ -48,6 +50,8 @@ impl Progress {
             Api::Anthropic => self.anthropic(data),
             Api::Gemini => self.gemini(data),
         }?;
+        let has_usage = parts.iter().any(|part| matches!(part, Part::Usage(_)));
+        self.usage_is_final |= has_usage && self.finish.is_some();
         for part in &parts {
             self.text_bytes = self.text_bytes.saturating_add(match part {
                 Part::Text(text) | Part::Refusal(text) => text.len() as u64,

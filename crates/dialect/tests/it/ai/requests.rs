@@ -175,7 +175,9 @@ fn the_bound_of_a_prompt_counts_text_and_not_pictures() {
             r#"{"type":"image_url","image_url":{"url":"https://h/x"}}"#.to_owned(),
             1_000,
         ),
-        (Api::OpenAi, format!(r#"{{"type":"file","file":{{"file_data":"{data}"}}}}"#), 1_000),
+        // What comes along is bounded by its bytes, what a provider fetches by what a model reads.
+        (Api::OpenAi, format!(r#"{{"type":"file","file":{{"file_data":"{data}"}}}}"#), 50_016),
+        (Api::OpenAi, r#"{"type":"file","file":{"file_id":"f"}}"#.to_owned(), 200_000),
         (
             Api::Anthropic,
             format!(
