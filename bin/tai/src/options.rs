@@ -81,6 +81,7 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
             answer: Duration::from_millis(settings.ai_answer_timeout_ms),
             gap: Duration::from_millis(settings.ai_gap_timeout_ms),
             total: Duration::from_millis(settings.ai_timeout_ms),
+            cache_time: Duration::from_secs(settings.ai_cache_ttl_s),
         },
     }
 }

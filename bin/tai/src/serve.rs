@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use egress::Egress;
+use egress::{Egress, RedisAnswers};
 use engine::actions::Registry;
 use engine::ai::AiParts;
+use engine::ai::cache::AnswerStore;
 use engine::clock::SystemClock;
 use engine::outbound::Outbound;
 use engine::ports::Durability;
@@ -36,6 +37,9 @@ use crate::providers::{self, Providers};
 use crate::pull::{self, Pulled};
 use crate::rules_file::{self, RulesFile};
 use crate::stores::{self, Served};
+
+/// The subsystem that keeps a connection to Redis.
+const REDIS: &str = "redis";
 
 /// How often the log's own losses are brought to the metrics.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -167,6 +171,7 @@ async fn begin(
     let egress = Egress::new(&dependencies, policy, &[], &metrics)?;
     let egress = Arc::new(egress);
     let outbound = Arc::clone(&egress) as Arc<dyn Outbound>;
+    let redis = redis(settings)?;
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
         let served = stores::open(settings)?;
@@ -190,11 +195,19 @@ async fn begin(
         metrics: Arc::clone(&metrics),
         store_workers: workers,
         standby,
-        ai: AiParts { models: Arc::new(models), outbound },
+        ai: AiParts {
+            models: Arc::new(models),
+            outbound,
+            answers: redis.clone().map(|redis| Arc::new(redis) as Arc<dyn AnswerStore>),
+            answers_max_bytes: settings.ai_cache_max_bytes,
+        },
         does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
-    let observed = (Arc::clone(&metrics), Arc::clone(log), Arc::clone(&egress));
+    if let Some(redis) = redis {
+        engine.supervisor().start(REDIS, vec![redis.worker()]);
+    }
+    let observed = (engine.clone(), Arc::clone(&egress), Arc::clone(&metrics), Arc::clone(log));
     let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
     engine.supervisor().start("observability_sup", vec![observer]);
     let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
@@ -251,7 +264,7 @@ fn open_door(
 async fn finish(parts: &Applied, limit: Duration) {
     let deadline = Instant::now() + limit;
     parts.door.close();
-    for name in ["tai_http", "gcp_pubsub", "settings_sup", "observability_sup"] {
+    for name in ["tai_http", "gcp_pubsub", "settings_sup", REDIS, "observability_sup"] {
         // Past the deadline it is still asked to stop.
         let stopped = parts.engine.supervisor().stop(name);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -319,11 +332,18 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<(Rules, Providers)>
     }
     stores::check(settings)?;
     let rules = catalogue(settings)?;
+    redis(settings)?;
     let providers = providers::read(settings, &rules, &|name| variable(name)?.into_string().ok())?;
     // Where calls leave to is looked at before anything starts.
     Egress::new(&providers.dependencies, egress_policy(settings), &[], &Metrics::new()?)
         .context("PROVIDERS_FILE")?;
     Ok((rules, providers))
+}
+
+/// The server that keeps answers, if one is named. Nothing is sent to it yet.
+fn redis(settings: &Settings) -> anyhow::Result<Option<RedisAnswers>> {
+    let url = settings.redis_url.as_ref();
+    url.map(|url| RedisAnswers::new(url.expose(), &[])).transpose().context("REDIS_URL")
 }
 
 /// The operator's catalogue, or the example that ships with the service.
@@ -334,13 +354,14 @@ pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Rules> {
 }
 
 async fn observe(
-    (metrics, log, egress): (Arc<Metrics>, Arc<LogHandle>, Arc<Egress>),
+    (engine, egress, metrics, log): (Engine, Arc<Egress>, Arc<Metrics>, Arc<LogHandle>),
     mut stop: Stop,
 ) {
     loop {
         metrics.log_lines_dropped_reach(log.dropped());
         // Connections that nobody uses any more.
         egress.sweep();
+        engine.observe_answers();
         tokio::select! {
             () = stop.asked() => return,
             () = tokio::time::sleep(OBSERVE_INTERVAL) => {}

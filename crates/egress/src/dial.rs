@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
 
 use crate::base::Base;
-use crate::connection::Connection;
+use crate::connection::{Connection, Stream};
 use crate::failure::Failure;
 
 /// Names are looked up on threads that others need too, and a look-up cannot be called off.
@@ -57,6 +57,11 @@ impl Dialer {
     /// Makes a connection. The caller stops waiting at `until`; it is known here so that one dead
     /// address out of several does not use all the time up.
     pub(crate) async fn connect(&self, until: Instant) -> Result<Box<Connection>, Failure> {
+        Connection::open(self.socket(until).await?).await
+    }
+
+    /// The same, without HTTP on it.
+    pub(crate) async fn socket(&self, until: Instant) -> Result<Stream, Failure> {
         let mut addresses = self.resolve().await?;
         let found = addresses.len();
         addresses.retain(|address| self.base.reach.permits(address.ip()));
@@ -65,7 +70,7 @@ impl Dialer {
         }
         addresses.truncate(ADDRESSES_MAX);
         let socket = first_to_answer(&addresses, until).await?;
-        let stream = match &self.tls {
+        Ok(match &self.tls {
             None => Either::Left(socket),
             Some((connector, name)) => Either::Right(
                 connector
@@ -73,8 +78,7 @@ impl Dialer {
                     .await
                     .map_err(|error| Failure::tls(&error))?,
             ),
-        };
-        Connection::open(stream).await
+        })
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {

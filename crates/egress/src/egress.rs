@@ -80,7 +80,7 @@ impl Egress {
             }
             let base = Base::parse(dependency)?;
             if base.is_tls && connector.is_none() {
-                connector = Some(tls::connector(extra_roots)?);
+                connector = Some(tls::connector(extra_roots, Some(b"http/1.1"))?);
             }
             let tls = connector.clone().filter(|_| base.is_tls);
             let peer = Peer::new(dependency, Arc::clone(&policy), base, tls, metrics)?;

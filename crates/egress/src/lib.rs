@@ -15,6 +15,7 @@
 //! answer wakes one task instead of two.
 
 mod address;
+mod answers;
 mod base;
 mod body;
 mod budget;
@@ -31,5 +32,6 @@ mod peer;
 mod pool;
 mod tls;
 
+pub use answers::RedisAnswers;
 pub use egress::{Dependency, Egress, Policy};
 pub use error::Error;

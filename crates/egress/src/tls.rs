@@ -13,8 +13,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::error::Error;
 
 /// A connector that trusts the system's roots and those in `extra_roots`, which is PEM and may be
-/// empty. One is shared by all dependencies, and with it the sessions that can be resumed.
-pub(crate) fn connector(extra_roots: &[u8]) -> Result<TlsConnector, Error> {
+/// empty; `protocol` is what it offers to speak. One is shared by all dependencies that are asked over
+/// HTTP, and with it the sessions that can be resumed.
+pub(crate) fn connector(
+    extra_roots: &[u8],
+    protocol: Option<&[u8]>,
+) -> Result<TlsConnector, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(extra_roots) {
         let certificate = certificate.map_err(|error| Error::Roots(Box::new(error)))?;
@@ -43,6 +47,6 @@ pub(crate) fn connector(extra_roots: &[u8]) -> Result<TlsConnector, Error> {
         .map_err(Error::Tls)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }

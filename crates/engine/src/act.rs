@@ -444,6 +444,9 @@ impl Engine {
 
     /// Puts other options in force, from the next decision and the next action on.
     pub fn reconfigure(&self, options: Options) {
+        if options.ai.cache_time.is_zero() {
+            self.0.ai.answers.clear();
+        }
         self.0.common.options.store(Arc::new(options));
     }
 

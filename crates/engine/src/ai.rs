@@ -6,6 +6,7 @@
 //! One path for every route: a call that does not come through [`Engine::ask`] does not leave.
 
 mod attempt;
+pub mod cache;
 mod failure;
 mod flow;
 mod kept;
@@ -26,6 +27,7 @@ use crate::act::Engine;
 use crate::commit::{Decided, Refused};
 use crate::outbound::{Attempt, Boxed, DependencyState, Outbound, Reply, SendError};
 
+use cache::{AnswerStore, Answers, CacheWish, Cached, Recalled};
 pub(crate) use kept::Kept;
 use models::Models;
 pub(crate) use reserve::{Reservation, Settlements, seal};
@@ -44,6 +46,8 @@ pub struct AiOptions {
     pub gap: Duration,
     /// The whole call.
     pub total: Duration,
+    /// How long an answer is given again to who asks for the same again; zero gives none again.
+    pub cache_time: Duration,
 }
 
 impl Default for AiOptions {
@@ -55,6 +59,7 @@ impl Default for AiOptions {
             answer: Duration::from_secs(60),
             gap: Duration::from_secs(15),
             total: Duration::from_secs(300),
+            cache_time: Duration::ZERO,
         }
     }
 }
@@ -66,13 +71,25 @@ pub struct AiParts {
     pub models: Arc<Models>,
     /// The way out.
     pub outbound: Arc<dyn Outbound>,
+    /// Where answers are kept, if not in memory.
+    pub answers: Option<Arc<dyn AnswerStore>>,
+    /// Bytes of answers in memory.
+    pub answers_max_bytes: u64,
 }
+
+/// Memory for answers where nobody says how much.
+const ANSWERS_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 impl AiParts {
     /// No models and no way out.
     #[must_use]
     pub fn none() -> AiParts {
-        AiParts { models: Arc::default(), outbound: Arc::new(NoWay) }
+        AiParts {
+            models: Arc::default(),
+            outbound: Arc::new(NoWay),
+            answers: None,
+            answers_max_bytes: ANSWERS_MAX_BYTES,
+        }
     }
 }
 
@@ -96,11 +113,13 @@ impl Outbound for NoWay {
 pub(crate) struct Ai {
     pub(crate) parts: AiParts,
     pub(crate) kept: Kept,
+    pub(crate) answers: Answers,
 }
 
 impl Ai {
     pub(crate) fn new(parts: AiParts) -> Ai {
-        Ai { parts, kept: Kept::default() }
+        let answers = Answers::new(parts.answers.clone(), parts.answers_max_bytes);
+        Ai { parts, kept: Kept::default(), answers }
     }
 }
 
@@ -121,6 +140,8 @@ pub struct Call {
     pub ask: Ask,
     /// What the answer is called.
     pub ids: Ids,
+    /// Whether a kept answer will do, and whether this one may be kept.
+    pub cache: CacheWish,
 }
 
 /// What is asked of a model.
@@ -168,12 +189,22 @@ impl Ask {
     }
 }
 
+/// What came of a call.
+pub enum Asked {
+    /// It was decided by a governor.
+    Answered(Answered),
+    /// It was answered before, and nothing was called.
+    Recalled(Recalled),
+}
+
 /// What came of a call that a governor has decided.
 pub struct Answered {
     /// The receipt: the attempt, or a refusal.
     pub receipt: Decided,
     /// The answer.
     pub given: Given,
+    /// Whether it is kept.
+    pub cached: Cached,
 }
 
 /// An answer.

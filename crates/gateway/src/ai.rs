@@ -9,12 +9,13 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use dialect::ai::{Api, ChatRequest, EmbeddingsRequest, Ids};
-use engine::ai::{AnswerStream, Answered, Ask, Call, Failed, Given};
+use engine::ai::cache::{CacheWish, Cached, Recalled};
+use engine::ai::{AnswerStream, Answered, Ask, Asked, Call, Failed, Given};
 use engine::{Decided, Refused};
 use futures_util::stream;
 use governors::{AiView, InvoiceView};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use types::{Micros, Reason, StreamName, TenantId, Usage};
 
@@ -29,6 +30,8 @@ use crate::table::{Ai, Handler};
 
 /// The tenant of callers without a key, while the door is open.
 const LOCAL_TENANT: &str = "local";
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 impl Ai {
     pub(crate) fn takes_body(self) -> bool {
@@ -107,21 +110,77 @@ async fn call(
     let may_register = *caller == Caller::Local;
     let actor = caller.actor("ai");
     let tenant_id = tenant.to_string();
-    let call = Call { tenant, actor, may_register, key, body, ask, ids };
+    let call =
+        Call { tenant, actor, may_register, key, body, ask, ids, cache: cache_wish(headers) };
     match gateway.engine.ask(call).await {
-        Ok(Answered { receipt, given }) => answered(&receipt, given, tenant_id),
+        Ok(Asked::Answered(answer)) => answered(answer, tenant_id),
+        Ok(Asked::Recalled(recalled)) => Ok(told_again(recalled, tenant_id)),
         Err(Failed { refused, receipt }) => Err(failed(refused, receipt.as_ref())),
     }
 }
 
-fn answered(receipt: &Decided, given: Given, tenant_id: String) -> Handled {
+/// What RFC 9111, 5.2.1 lets a caller say, as far as it means something here. What cannot be read is
+/// taken for the wish for a new answer, since that is never wrong.
+fn cache_wish(headers: &HeaderMap) -> CacheWish {
+    let mut wish = CacheWish::NONE;
+    let at_most = |wish: &mut CacheWish, most: u64| {
+        wish.age_max_s = Some(wish.age_max_s.map_or(most, |known| known.min(most)));
+    };
+    for value in headers.get_all(CACHE_CONTROL) {
+        let text = value.to_str().unwrap_or("no-cache").to_ascii_lowercase();
+        for directive in text.split(',').map(str::trim) {
+            match directive.split_once('=') {
+                Some(("max-age", most)) => {
+                    at_most(&mut wish, most.trim_matches('"').parse().unwrap_or(0));
+                }
+                None if directive == "no-store" => {
+                    wish.may_keep = false;
+                    at_most(&mut wish, 0);
+                }
+                None if directive == "no-cache" || directive == "max-age" => at_most(&mut wish, 0),
+                _ => {}
+            }
+        }
+    }
+    wish
+}
+
+fn told_again(recalled: Recalled, tenant_id: String) -> Answer {
+    let Recalled { attempt, durability, body, age_s, left_s } = recalled;
+    let mut response = raw_json(StatusCode::OK, body);
+    receipt_headers(&mut response, attempt, durability);
+    let headers = response.headers_mut();
+    headers.insert(X_CACHE, HeaderValue::from_static("hit"));
+    headers.insert(AGE, age_s.into());
+    fresh_for(headers, left_s);
+    let receipt_id = Some(attempt);
+    let facts = Facts { tenant_id: Some(tenant_id), receipt_id, reason: None, streams: false };
+    Answer { response, facts }
+}
+
+/// For the caller alone: the same words from another tenant are another call.
+fn fresh_for(headers: &mut HeaderMap, seconds: u64) {
+    if let Ok(value) = HeaderValue::try_from(format!("private, max-age={seconds}")) {
+        headers.insert(CACHE_CONTROL, value);
+    }
+}
+
+fn answered(answered: Answered, tenant_id: String) -> Handled {
+    let Answered { receipt, given, cached } = answered;
     let (mut response, streams) = match given {
-        Given::Refused => return decision(receipt, Refusal::Error, |_, bytes| bytes),
+        Given::Refused => return decision(&receipt, Refusal::Error, |_, bytes| bytes),
         Given::Whole(body) => (raw_json(StatusCode::OK, body), false),
         Given::Stream(answer) => (event_stream(answer), true),
     };
     receipt_headers(&mut response, receipt.receipt.id, receipt.durability);
     replay_header(&mut response, receipt.replayed);
+    if cached != Cached::Off {
+        response.headers_mut().insert(X_CACHE, HeaderValue::from_static("miss"));
+    }
+    if let Cached::For(seconds) = cached {
+        response.headers_mut().insert(AGE, 0.into());
+        fresh_for(response.headers_mut(), seconds);
+    }
     let receipt_id = Some(receipt.receipt.id);
     let facts = Facts { tenant_id: Some(tenant_id), receipt_id, reason: None, streams };
     Ok(Answer { response, facts })

@@ -54,7 +54,7 @@ pub(crate) fn reserve(
         return unknown_tenant();
     };
     let ai = state.ai.as_deref();
-    let judged = permitted(plan, asked).and_then(|plan| {
+    let judged = permitted(plan, &asked.model).and_then(|plan| {
         if ai.is_some_and(|ai| ai.open().len() >= RESERVATIONS_PER_TENANT) {
             return Ok(None);
         }
@@ -124,10 +124,18 @@ fn admitted<'r>(
     }
 }
 
-fn permitted<'r>(plan: Option<&'r Plan>, asked: &Reserve) -> Result<&'r Plan, Refused> {
+/// Whether a tenant that is registered is entitled at `now`, and its plan holds the model: the gates
+/// of a call that costs nothing.
+pub(crate) fn is_held(rules: &Rules, state: &TenantState, model: &str, now: Micros) -> bool {
+    let plan =
+        (state.registered && state.any_active(now)).then(|| account::plan(rules, state, now));
+    permitted(plan, model).is_ok()
+}
+
+fn permitted<'r>(plan: Option<&'r Plan>, model: &str) -> Result<&'r Plan, Refused> {
     let plan =
         plan.ok_or((Reason::EntitlementInactive, "the tenant holds no active entitlement"))?;
-    if plan.holds_model(&asked.model) {
+    if plan.holds_model(model) {
         Ok(plan)
     } else {
         Err((Reason::ModelNotFound, "the plan of the tenant does not hold the model"))

@@ -13,6 +13,7 @@ use crate::budget;
 use crate::draft::{Secs, rule};
 use crate::entitlement::Entitlement;
 use crate::keys::Owner;
+use crate::rules::Rules;
 use crate::signal::SignalState;
 
 pub use crate::keys::{HeldKey, Keys};
@@ -217,6 +218,16 @@ impl StreamState {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         matches!(self, StreamState::Tenant(state) if state.registered)
+    }
+
+    /// Whether a tenant may be told at `now` what a model has answered it: the gates of a call before
+    /// quota and budget. Who is not let through is refused by the call itself, with a receipt.
+    #[must_use]
+    pub fn holds_model(&self, rules: &Rules, model: &str, now: Micros) -> bool {
+        match self {
+            StreamState::Tenant(state) => budget::is_held(rules, state, model, now),
+            StreamState::System(_) => false,
+        }
     }
 
     /// What a tenant holds at `now`, as somebody who looks is told; ended ones are left out.

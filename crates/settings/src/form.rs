@@ -32,6 +32,8 @@ pub enum Form {
     /// Where a PostgreSQL database is, as
     /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS> defines it.
     PostgresUrl,
+    /// Where a Redis server is: host, port, user, password and the number of a database.
+    RedisUrl,
     /// The id of a Firestore database, as
     /// <https://cloud.google.com/firestore/docs/manage-databases#database_id> defines it.
     FirestoreDatabase,
@@ -112,6 +114,10 @@ impl Form {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
                 !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
             }),
+            Form::RedisUrl => ["redis://", "rediss://"].iter().any(|scheme| {
+                let rest = text.strip_prefix(scheme).unwrap_or_default();
+                !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
+            }),
         }
     }
 
@@ -131,6 +137,7 @@ impl Form {
                 "(default), or 4 to 63 lower-case letters, digits and hyphens, with a letter first"
             }
             Form::PostgresUrl => "a URL such as postgres://user@host:5432/database",
+            Form::RedisUrl => "a URL such as redis://host:6379 or rediss://host:6379",
         }
     }
 }
@@ -207,6 +214,11 @@ mod tests {
                 Form::PostgresUrl,
                 &["postgres://h/d", "postgresql://u:p@h:5432/d?sslmode=disable", "postgres:///d"],
                 &["", "postgres://", "mysql://h/d", "h/d", "postgres://h /d", " postgres://h/d"],
+            ),
+            (
+                Form::RedisUrl,
+                &["redis://h", "rediss://u:p@h:6380/1", "redis://:p@[::1]:6379"],
+                &["", "redis://", "h:6379", "http://h", "unix:///run/r", "redis://h /1"],
             ),
             (
                 Form::HostPort,

@@ -228,6 +228,15 @@ knobs! {
         "bytes",
         "Size of the body of a call to a model.",
         live;
+    AI_CACHE_TTL_S => ai_cache_ttl_s: u64, from_to(0, 86_400), Some("0"), "seconds",
+        "How long a tenant that asks a model for the very same again is given the same answer again; 0 asks each time.",
+        live;
+    AI_CACHE_MAX_BYTES => ai_cache_max_bytes: u64, from_to(65_536, 17_179_869_184),
+        Some("67108864"), "bytes",
+        "Memory for such answers; where they are kept in Redis, its own limit holds.";
+    REDIS_URL => redis_url: Option<Secret>, Kind::Text(Form::RedisUrl), None, "",
+        "The Redis server that keeps such answers for all instances and over a restart; without it each process keeps its own in memory.",
+        secret;
     MAX_RETRIES => max_retries: u32, from_to(0, 20), Some("3"), "attempts",
         "Attempts of a call to a model after the first one, over all of its targets.",
         live;
@@ -317,6 +326,7 @@ mod tests {
                 "OPENAI_API_KEY",
                 "ANTHROPIC_API_KEY",
                 "GEMINI_API_KEY",
+                "REDIS_URL",
             ]
         );
         assert_eq!(
@@ -347,6 +357,7 @@ mod tests {
                 "SQLITE_SYNCHRONOUS",
                 "CATALOGUE_FILE",
                 "PROVIDERS_FILE",
+                "AI_CACHE_MAX_BYTES",
                 "GCP_PROJECT_ID",
                 "PUBSUB_ENABLED",
                 "PUBSUB_SUBSCRIPTION",

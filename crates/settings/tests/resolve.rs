@@ -122,6 +122,7 @@ fn samples(row: &Knob) -> (String, String) {
         Kind::Text(Form::FirestoreDatabase) => text("name-one", "name-two"),
         Kind::Text(Form::Breakers) => text("openai=open", "openai=closed"),
         Kind::Text(Form::ProviderKey) => text("sk-one", "sk-two"),
+        Kind::Text(Form::RedisUrl) => text("redis://one", "rediss://u:p@two:6380/1"),
         Kind::Text(Form::PostgresUrl) => text("postgres://one/tai", "postgresql://u@two:5432/tai"),
     }
 }
@@ -285,6 +286,7 @@ fn a_secret_is_exposed_on_request_and_shown_nowhere() {
     // Each in the form of its row.
     let value = |row: &Knob| match row.kind {
         Kind::Text(Form::PostgresUrl) => "postgres://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/d",
+        Kind::Text(Form::RedisUrl) => "redis://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/1",
         _ => MARKER,
     };
     let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, value(row))).collect();

@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod provider;
 pub mod pubsub;
 pub mod python;
+pub mod redis;
 pub mod skip;
 pub mod store;
 pub mod tai;

@@ -16,6 +16,7 @@ use crate::callers::*;
 use crate::support::*;
 
 mod budget;
+pub(crate) mod cache;
 mod clients;
 mod faults;
 pub(crate) mod tuning;

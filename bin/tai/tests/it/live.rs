@@ -117,6 +117,7 @@ fn what_is_no_change_is_refused_and_not_shown() {
     let (admin, secrets) = (new_key(), [base64(&chance()), base64(&chance())]);
     let url = format!("postgres://tai:{}@db/tai", new_key());
     let provider = new_key();
+    let redis = format!("redis://:{}@127.0.0.1:1", new_key());
     let envs = [
         ("HMAC_SECRET_KEY", secrets[0].as_str()),
         ("JWT_SECRET_KEY", secrets[1].as_str()),
@@ -124,11 +125,12 @@ fn what_is_no_change_is_refused_and_not_shown() {
         ("OPENAI_API_KEY", provider.as_str()),
         ("ANTHROPIC_API_KEY", provider.as_str()),
         ("GEMINI_API_KEY", provider.as_str()),
+        ("REDIS_URL", redis.as_str()),
     ];
     let tai = start_guarded(&dir, &admin, &envs);
     let mut operator = Caller::keyed(tai.address(), &admin);
     let at_start = operator.get("/admin/settings");
-    for secret in [&admin, &secrets[0], &secrets[1], &url, &provider] {
+    for secret in [&admin, &secrets[0], &secrets[1], &url, &provider, &redis] {
         assert!(!text(&at_start).contains(secret.as_str()));
     }
     for knob in settings::table() {

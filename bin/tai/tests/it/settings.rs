@@ -76,6 +76,9 @@ seen! {
     "AI_GAP_TIMEOUT_MS" => ai_gap_timeout_ms,
     "AI_TIMEOUT_MS" => ai_timeout_ms,
     "AI_MAX_BODY_BYTES" => ai_max_body_bytes,
+    "AI_CACHE_TTL_S" => ai_cache_ttl_s,
+    "AI_CACHE_MAX_BYTES" => ai_cache_max_bytes,
+    "REDIS_URL" => redis_url,
     "MAX_RETRIES" => max_retries,
     "CIRCUIT_BREAKER_THRESHOLD" => circuit_breaker_threshold,
     "CIRCUIT_BREAKER_TIMEOUT" => circuit_breaker_timeout,
@@ -255,6 +258,12 @@ fn mistakes_beyond_one_value_stop_the_start_too() {
     }
     fs::remove_file(&file).unwrap();
     assert_eq!(tai(&dir, &["--config", "nowhere.toml", "check"]).code, EXIT_USAGE);
+
+    // Of the form of its row, and yet nothing that can be reached.
+    let database = format!("redis://:{MARKER}@127.0.0.1:1/{MARKER}");
+    let mut start = command(&dir, &["serve"]);
+    start.env("REDIS_URL", &database).env("PORT", "0");
+    assert_refused(start, "REDIS_URL", &database);
 
     let catalogue = room.path().join(format!("{MARKER}.toml"));
     let path = catalogue.to_str().unwrap();

@@ -16,11 +16,12 @@ use types::{Operation, Reason, StreamName, Usage};
 
 use crate::act::{Engine, Request};
 use crate::ai::attempt::{Missed, Opened, Opening, Try};
+use crate::ai::cache::{Cached, Slot, is_complete};
 use crate::ai::failure::Failure;
 use crate::ai::models::{Model, Target};
 use crate::ai::reserve::{End, Reservation};
 use crate::ai::stream::AnswerStream;
-use crate::ai::{AiOptions, Answered, Ask, Call, Failed, Given};
+use crate::ai::{AiOptions, Answered, Ask, Asked, Call, Failed, Given};
 use crate::commit::{Decided, Refused};
 use crate::keys::CallerKey;
 use crate::outbound::{Clocks, Sent};
@@ -42,7 +43,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const KEY_ATTEMPTS_MAX: u32 = 16;
 
 /// What is reserved, by whom.
-struct Asked {
+struct Wish {
     stream: StreamName,
     command: Command,
     actor: Cow<'static, str>,
@@ -80,31 +81,59 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal that is not in a receipt of its own, or that nobody answered.
-    pub async fn ask(&self, call: Call) -> Result<Answered, Failed> {
+    pub async fn ask(&self, call: Call) -> Result<Asked, Failed> {
         let started = Instant::now();
         let Some(model) = self.models().find(call.ask.model()) else {
             return Err(Refused::new(Reason::ModelNotFound, "there is no such model").into());
         };
-        let Call { tenant, actor, may_register, key, body, ask, ids } = call;
+        let slot = self.slot(&call);
+        if let Some(slot) = &slot
+            && let Some(recalled) = self.recall(slot, &call).await
+        {
+            return Ok(Asked::Recalled(recalled));
+        }
+        self.call(call, &model, slot, started).await.map(Asked::Answered)
+    }
+
+    async fn call(
+        &self,
+        call: Call,
+        model: &Arc<Model>,
+        slot: Option<Slot>,
+        started: Instant,
+    ) -> Result<Answered, Failed> {
+        let Call { tenant, actor, may_register, key, body, ask, ids, cache: _ } = call;
         let stream = StreamName::tenant(&tenant);
-        let reserve = self.wish(&model, &ask);
+        let reserve = self.wish(model, &ask);
         let wish = reserve.output_wish;
         let command = Command::Reserve(reserve);
-        let asked = Asked { stream, command, actor, may_register, source: ask.source(), body };
-        let mut receipt = self.reserve_call(asked, key).await?;
+        let wished = Wish { stream, command, actor, may_register, source: ask.source(), body };
+        let mut receipt = self.reserve_call(wished, key).await?;
         let Some(reservation) = receipt.reservation.take().and_then(Arc::into_inner) else {
             return self.decided_before(receipt);
         };
         let output = View::scan(&receipt.receipt.core).ok();
         let output = output.and_then(|view| u64::try_from(view.meta_int("output_max")?).ok());
-        let mut flow = Flow::new(self, model, ask, ids, reservation, started);
+        let mut flow = Flow::new(self, Arc::clone(model), ask, ids, reservation, started);
         flow.edits = Edits {
             // Where there was no more to reserve, what has been is all that may come.
             output_cap: output.filter(|output| *output < wish),
             want_usage: flow.ask.streams(),
         };
         match flow.open(None).await {
-            Ok(served) => Ok(flow.give(served, receipt, output.unwrap_or(wish))),
+            Ok(served) => {
+                let operation = flow.ask.operation();
+                let is_whole = matches!(&served.opened, Opened::Whole { answer, .. } if is_complete(operation, answer));
+                let mut answered = flow.give(served, receipt, output.unwrap_or(wish));
+                answered.cached = match (slot, &answered.given) {
+                    (Some(slot), Given::Whole(body)) if is_whole => {
+                        self.keep(slot, &answered.receipt, body).await
+                    }
+                    (Some(_), _) => Cached::Not,
+                    (None, _) => Cached::Off,
+                };
+                Ok(answered)
+            }
             Err(failure) => {
                 flow.failed(&failure);
                 self.ai().kept.fail(receipt.receipt.id);
@@ -115,8 +144,8 @@ impl Engine {
 
     /// Reserves, under the caller's key if there is one. A key whose call nobody answered, so that it
     /// cost nothing, may be used again: it stands for another attempt then.
-    async fn reserve_call(&self, asked: Asked, key: Option<String>) -> Result<Decided, Refused> {
-        let Asked { stream, command, actor, may_register, source, body } = asked;
+    async fn reserve_call(&self, wished: Wish, key: Option<String>) -> Result<Decided, Refused> {
+        let Wish { stream, command, actor, may_register, source, body } = wished;
         let mut attempt = 0;
         loop {
             let text = key.as_ref().map(|key| match attempt {
@@ -170,10 +199,10 @@ impl Engine {
         let id = receipt.receipt.id;
         let view = View::scan(&receipt.receipt.core);
         if view.is_ok_and(|view| view.kind == Kind::Refusal) {
-            return Ok(Answered { receipt, given: Given::Refused });
+            return Ok(Answered { receipt, given: Given::Refused, cached: Cached::Off });
         }
         if let Some(body) = self.ai().kept.find(id) {
-            return Ok(Answered { receipt, given: Given::Whole(body) });
+            return Ok(Answered { receipt, given: Given::Whole(body), cached: Cached::Off });
         }
         let refused = if self.inner().common.in_flight.holds(id) {
             let mut refused =
@@ -349,11 +378,11 @@ impl Flow {
                 }
                 let body = self.render(&answer);
                 self.engine.ai().kept.keep(self.reservation.attempt(), &body);
-                Answered { receipt, given: Given::Whole(body) }
+                Answered { receipt, given: Given::Whole(body), cached: Cached::Off }
             }
             Opened::Stream(opening) => {
                 let stream = AnswerStream::new(self, served.at, opening, output);
-                Answered { receipt, given: Given::Stream(Box::new(stream)) }
+                Answered { receipt, given: Given::Stream(Box::new(stream)), cached: Cached::Off }
             }
         }
     }

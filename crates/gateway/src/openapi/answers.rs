@@ -109,6 +109,11 @@ pub(super) fn headers() -> Value {
         "X-Receipt-ID": header("the receipt of the decision", matching(RECEIPT_ID)),
         "X-Durability": header("what the receipt survives", durability()),
         "X-Idempotent-Replay": header("the key came before: this is the first answer", words(["true"])),
+        "X-Cache": header(
+            "whether the answer was given before; only where answers are kept",
+            words(["hit", "miss"]),
+        ),
+        "Age": header("seconds since a kept answer was given", count()),
         "WWW-Authenticate": header("the scheme that would do", words(["Bearer"])),
         "Retry-After": header("seconds to wait", count()),
     })

@@ -143,6 +143,8 @@ metrics! {
     ai_first_token_seconds, "ai_first_token_seconds", histogram, ["provider", "model"], AI_SECONDS, "Seconds from the first attempt of a streamed call to the first word of its answer.";
     ai_tokens_used, "ai_tokens_used_total", counter, ["provider", "model", "token_type"], &[], "Tokens, by prompt and completion.";
     ai_failovers, "ai_failovers_total", counter, ["provider", "kind"], &[], "Calls that went on elsewhere, by the provider that they left, before_first_byte or mid_stream.";
+    ai_cache_requests, "ai_cache_requests_total", counter, ["result", "store"], &[], "Calls to models that are not streamed while answers are kept: hit, miss, bypass where a kept answer was not to be given, error where Redis did not answer; by memory or redis.";
+    ai_cache_bytes, "ai_cache_bytes", gauge, [], &[], "Bytes of answers that are kept in memory for who asks for the same again.";
     ai_reservations, "ai_reservations", gauge, [], &[], "Calls to models that are under way or whose result is not sealed yet.";
     log_lines_dropped, "tai_log_lines_dropped_total", counter, [], &[], "Log lines lost because the writer fell behind or failed.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";

@@ -21,6 +21,7 @@ use crate::support::*;
 mod access;
 mod validation;
 
+pub(super) use crate::calls::cache::{ai_cache_max_bytes, ai_cache_ttl_s, redis_url};
 pub(super) use crate::calls::tuning::*;
 pub(super) use access::*;
 pub(super) use validation::*;
