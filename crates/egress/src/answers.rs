@@ -6,6 +6,7 @@
 //! Here there is a task behind the connection: many calls share it, and none of them may wait for it to
 //! be made. While there is none, whoever asks is told so at once.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ impl Shared {
             let socket = self.dialer.socket(until).await.map_err(|failure| failure.why)?;
             let connected = MultiplexedConnection::new(&self.info, socket).await;
             // What the server wrote is not repeated: it may hold the name of a user.
-            connected.map_err(|_| "it does not let us in".into())
+            connected.map_err(|_| Cow::Borrowed("it does not let us in"))
         };
         let (connection, driver) = match tokio::time::timeout(CONNECT, connect).await {
             Ok(Ok(connected)) => connected,

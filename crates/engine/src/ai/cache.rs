@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dialect::ai::{Answer, Api, Finish};
+use dialect::ai::{Api, Finish};
 use moka::Expiry;
 use moka::sync::Cache;
 use types::{Micros, Operation, ReceiptId, StreamName};
 
 use crate::act::Engine;
+use crate::ai::attempt::Opened;
 use crate::ai::{Ask, Call};
 use crate::commit::Decided;
 use crate::keys::keyed;
@@ -97,7 +98,7 @@ pub(crate) struct Slot {
 
 /// An answer in memory, and when it goes.
 #[derive(Clone)]
-struct Held(Bytes, Duration);
+pub(crate) struct Held(Bytes, Duration);
 
 /// Each goes when its time is over, whatever the setting says by then.
 struct ByItsOwnTime;
@@ -184,11 +185,11 @@ impl Answers {
 }
 
 /// Whether an answer says all that was to be said.
-pub(crate) fn is_complete(operation: Operation, answer: &Answer) -> bool {
-    match operation {
-        Operation::Embeddings => true,
-        _ => matches!(answer.finish(), Finish::Stop | Finish::StopSequence | Finish::ToolCalls),
-    }
+pub(crate) fn is_complete(operation: Operation, opened: &Opened) -> bool {
+    let Opened::Whole { answer, .. } = opened else { return false };
+    let finish = answer.finish();
+    operation == Operation::Embeddings
+        || matches!(finish, Finish::Stop | Finish::StopSequence | Finish::ToolCalls)
 }
 
 impl Engine {
@@ -340,7 +341,7 @@ fn open(identity: &Identity, key: &str, value: &Bytes) -> Option<(Given, Bytes)>
 
 #[cfg(test)]
 mod tests {
-    use types::LedgerId;
+    use ledger::LedgerId;
 
     use super::*;
 

@@ -122,15 +122,16 @@ impl Engine {
         };
         match flow.open(None).await {
             Ok(served) => {
-                let operation = flow.ask.operation();
-                let is_whole = matches!(&served.opened, Opened::Whole { answer, .. } if is_complete(operation, answer));
+                let is_worth_it = is_complete(flow.ask.operation(), &served.opened);
                 let mut answered = flow.give(served, receipt, output.unwrap_or(wish));
-                answered.cached = match (slot, &answered.given) {
-                    (Some(slot), Given::Whole(body)) if is_whole => {
-                        self.keep(slot, &answered.receipt, body).await
-                    }
-                    (Some(_), _) => Cached::Not,
-                    (None, _) => Cached::Off,
+                let Some(slot) = slot else { return Ok(answered) };
+                let body = match &answered.given {
+                    Given::Whole(body) if is_worth_it => Some(body.clone()),
+                    _ => None,
+                };
+                answered.cached = match body {
+                    Some(body) => self.keep(slot, &answered.receipt, &body).await,
+                    None => Cached::Not,
                 };
                 Ok(answered)
             }

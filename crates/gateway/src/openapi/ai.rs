@@ -41,12 +41,8 @@ pub(super) fn body(name: &str) -> Value {
 
 /// An answer, whole or as a stream of events.
 pub(super) fn model_answer(shape: Value) -> Value {
-    let mut told = answer(
-        "application/json",
-        shape,
-        Told::Decided,
-        "the answer; X-Receipt-ID names the attempt",
-    );
+    let mut told =
+        answer("application/json", shape, Told::Kept, "the answer; X-Receipt-ID names the attempt");
     told["content"]["text/event-stream"] = json!({ "schema": text() });
     told
 }

@@ -31,11 +31,13 @@ pub(super) enum Told {
     Keyed,
     /// And the receipt.
     Decided,
+    /// And whether it was given before.
+    Kept,
 }
 
 impl Told {
     fn names(self) -> &'static [&'static str] {
-        const NAMES: [&str; 7] = [
+        const NAMES: [&str; 9] = [
             "X-Request-ID",
             "X-RateLimit-Limit",
             "X-RateLimit-Remaining",
@@ -43,11 +45,14 @@ impl Told {
             "X-Receipt-ID",
             "X-Durability",
             "X-Idempotent-Replay",
+            "X-Cache",
+            "Age",
         ];
         match self {
             Told::All => &NAMES[..1],
             Told::Keyed => &NAMES[..4],
-            Told::Decided => &NAMES,
+            Told::Decided => &NAMES[..7],
+            Told::Kept => &NAMES,
         }
     }
 }
