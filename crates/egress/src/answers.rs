@@ -42,18 +42,20 @@ struct Shared {
     dialer: Dialer,
     info: RedisConnectionInfo,
     link: Mutex<Link>,
-    /// Somebody has found the connection to be of no use.
-    broken: Notify,
 }
 
 #[derive(Default)]
 struct Link {
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connected>,
     /// The log says that it is away.
     is_away: bool,
     /// The log says that it refuses, since the connection was made.
     refuses: bool,
 }
+
+/// One connection, and who is told that it is of no use.
+#[derive(Clone)]
+struct Connected(MultiplexedConnection, Arc<Notify>);
 
 impl RedisAnswers {
     /// A server at `redis(s)://[user:password@]host[:port][/database]`. Without TLS it is looked for
@@ -89,7 +91,6 @@ impl RedisAnswers {
             dialer: dialer.ok_or(fault("its host cannot be in a certificate"))?,
             info: info.redis_settings().clone(),
             link: Mutex::default(),
-            broken: Notify::new(),
         })))
     }
 
@@ -135,14 +136,16 @@ impl Shared {
             Ok(Err(why)) => return self.lost(&why),
             Err(_) => return self.lost("it does not answer"),
         };
-        self.found(connection);
+        // Of this connection alone: what is said of an earlier one must not end the next.
+        let broken = Arc::new(Notify::new());
+        self.found(Connected(connection, Arc::clone(&broken)));
         tokio::select! {
             () = driver => self.lost("the connection has ended"),
-            () = self.broken.notified() => {}
+            () = broken.notified() => {}
         }
     }
 
-    fn found(&self, connection: MultiplexedConnection) {
+    fn found(&self, connection: Connected) {
         let mut link = self.link();
         *link = Link { connection: Some(connection), ..Link::default() };
         drop(link);
@@ -163,7 +166,7 @@ impl Shared {
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Away> {
-        let mut connection = self.link().connection.clone().ok_or(Away)?;
+        let Connected(mut connection, broken) = self.link().connection.clone().ok_or(Away)?;
         let answer = tokio::time::timeout(DEADLINE, command.query_async(&mut connection)).await;
         let why = match answer {
             Ok(Ok(value)) => return Ok(value),
@@ -179,9 +182,10 @@ impl Shared {
             Err(_) => "it did not answer in time",
         };
         // By the first of those who wait on this connection; the others find it gone.
-        if self.link().connection.is_some() {
+        let is_its = |Connected(_, current): &Connected| Arc::ptr_eq(current, &broken);
+        if self.link().connection.as_ref().is_some_and(is_its) {
             self.lost(why);
-            self.broken.notify_one();
+            broken.notify_one();
         }
         Err(Away)
     }
