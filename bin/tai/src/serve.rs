@@ -13,6 +13,7 @@ use egress::{Egress, RedisAnswers};
 use engine::actions::Registry;
 use engine::ai::AiParts;
 use engine::ai::cache::AnswerStore;
+use engine::ai::models::Models;
 use engine::clock::SystemClock;
 use engine::outbound::Outbound;
 use engine::ports::Durability;
@@ -168,9 +169,7 @@ async fn begin(
     let metrics = Arc::new(Metrics::new()?);
     let Providers { models, dependencies } = providers;
     let policy = egress_policy(settings);
-    let egress = Egress::new(&dependencies, policy, &[], &metrics)?;
-    let egress = Arc::new(egress);
-    let outbound = Arc::clone(&egress) as Arc<dyn Outbound>;
+    let egress = Arc::new(Egress::new(&dependencies, policy, &[], &metrics)?);
     let redis = redis(settings)?;
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
@@ -195,12 +194,7 @@ async fn begin(
         metrics: Arc::clone(&metrics),
         store_workers: workers,
         standby,
-        ai: AiParts {
-            models: Arc::new(models),
-            outbound,
-            answers: redis.clone().map(|redis| Arc::new(redis) as Arc<dyn AnswerStore>),
-            answers_max_bytes: settings.ai_cache_max_bytes,
-        },
+        ai: ai_parts(settings, models, &egress, redis.as_ref()),
         does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
@@ -236,6 +230,20 @@ async fn begin(
     live.apply(&applied).await?;
     open_door(live, (settings, bodies), &applied, clock, listener);
     Ok(Some(applied))
+}
+
+fn ai_parts(
+    settings: &Settings,
+    models: Models,
+    egress: &Arc<Egress>,
+    redis: Option<&RedisAnswers>,
+) -> AiParts {
+    AiParts {
+        models: Arc::new(models),
+        outbound: Arc::clone(egress) as Arc<dyn Outbound>,
+        answers: redis.map(|redis| Arc::new(redis.clone()) as Arc<dyn AnswerStore>),
+        answers_max_bytes: settings.ai_cache_max_bytes,
+    }
 }
 
 fn open_door(
