@@ -179,12 +179,7 @@ async fn begin(
         anyhow::Ok((served, standby, head))
     });
     let (Served { store, notes, workers }, standby, head) = opened?;
-    if store.durability() == Durability::Volatile {
-        tracing::warn!(
-            event = "volatile",
-            "receipts do not survive this process or a loss of power"
-        );
-    }
+    tell_volatile(store.durability());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::not_before(head.at));
     let parts = Parts {
         store,
@@ -230,6 +225,15 @@ async fn begin(
     live.apply(&applied).await?;
     open_door(live, (settings, bodies), &applied, clock, listener);
     Ok(Some(applied))
+}
+
+fn tell_volatile(durability: Durability) {
+    if durability == Durability::Volatile {
+        tracing::warn!(
+            event = "volatile",
+            "receipts do not survive this process or a loss of power"
+        );
+    }
 }
 
 fn ai_parts(
