@@ -235,8 +235,7 @@ impl Table {
         let mut seen = BTreeSet::new();
         for (place, target) in row.targets.into_iter().enumerate() {
             let provider = self.providers.get(target.provider.as_str());
-            let provider =
-                provider.with_context(|| format!("targets[{place}]: no such provider"))?;
+            let provider = provider.with_context(|| no_provider(place, &target.provider))?;
             ensure!(!target.model.is_empty(), "targets[{place}]: model is empty");
             ensure!(
                 seen.insert((provider.name, target.model.clone())),
@@ -278,6 +277,19 @@ impl Table {
         let providers = self.providers.into_values().collect();
         let models = Models::new(self.models, providers, self.labels);
         Providers { models, dependencies: self.dependencies }
+    }
+}
+
+/// A vendor's provider is there as soon as its key is.
+fn no_provider(place: usize, name: &str) -> String {
+    match VENDORS.iter().find(|(vendor, ..)| *vendor == name) {
+        Some((vendor, ..)) => {
+            format!(
+                "targets[{place}]: no such provider; {}_API_KEY is not set",
+                vendor.to_uppercase()
+            )
+        }
+        None => format!("targets[{place}]: no such provider"),
     }
 }
 

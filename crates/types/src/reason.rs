@@ -95,7 +95,7 @@ reasons! {
     ProviderError, "provider_error", 502, true, Provider, "The providers failed, or answered what cannot be read.";
     ProviderBusy, "provider_busy", 503, true, Provider, "The providers take no more calls for now; retry after the stated seconds.";
     ProviderUnavailable, "provider_unavailable", 503, true, Provider, "No provider of the model can be reached.";
-    ProviderTimeout, "provider_timeout", 504, true, Provider, "The provider did not answer before the deadline; what it did is settled as unknown.";
+    ProviderTimeout, "provider_timeout", 504, true, Provider, "The provider did not answer before the deadline; the call costs the tenant nothing.";
     ServiceUnavailable, "service_unavailable", 503, true, Us, "The service is shedding load, draining or has lost a part.";
     FirestoreError, "firestore_error", 503, true, Provider, "The receipt store failed.";
     GovernorNotReady, "governor_not_ready", 503, true, Us, "The governor of this tenant cannot decide at the moment.";

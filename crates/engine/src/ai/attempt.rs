@@ -284,6 +284,13 @@ async fn collect(body: &mut dyn ReplyBody, max: usize) -> Result<Bytes, Failure>
 async fn refusal(api: Api, provider: &'static str, mut reply: Reply) -> Missed {
     let body = tokio::time::timeout(ERROR_WAIT, collect(&mut *reply.body, ERROR_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    if reply.status == 404 {
+        // The name is the caller's or the operator's: another target may have the model, and the
+        // provider is as well as ever.
+        reply.body.judge(Verdict::NotItsFault);
+        let detail = "the provider does not have the model";
+        return Missed::Useless(Failure::new("model_not_found", Reason::ModelNotFound, detail));
+    }
     let error = ProviderError::parse(api, reply.status, &body);
     let verdict = verdict(&error, reply.retry_after);
     reply.body.judge(verdict);

@@ -249,3 +249,20 @@ fn a_misspelt_limit_takes_none_away() {
     assert_refused(&refused, 400, "invalid_field");
     stop(tai);
 }
+
+#[test]
+fn a_model_that_a_provider_does_not_have_closes_it_to_nobody() {
+    let provider = Provider::start().unwrap();
+    let envs = [("CIRCUIT_BREAKER_THRESHOLD", "1")];
+    let house = House::start(&[("one", Vendor::OpenAi, &provider)], "", &envs);
+    let mut caller = house.local();
+    // It has a price and no provider has it.
+    for _ in 0..3 {
+        let refused = caller.post("/v1/chat/completions", &chat("one/gpt-4.1-nano"));
+        let body = refused.json().unwrap();
+        assert_eq!((refused.status, &body["error"]["code"]), (404, &json!("model_not_found")));
+    }
+    assert_eq!(provider.totals().requests, 3, "nobody is asked twice");
+    content(&caller.post("/v1/chat/completions", &chat("one/gpt-4o-mini")));
+    house.close("local");
+}
