@@ -217,7 +217,8 @@ pub(crate) async fn read_whole(stream: &mut TcpStream, answer: &mut [u8]) -> Res
     }
 }
 
-fn content_length(head: &[u8]) -> Option<usize> {
+/// The length of a body, by the head of its message.
+pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
     const NAME: &[u8] = b"content-length: ";
     let at = head.windows(NAME.len()).position(|bytes| bytes.eq_ignore_ascii_case(NAME))?;
     let digits = head[at + NAME.len()..].split(|byte| *byte == b'\r').next()?;

@@ -6,6 +6,7 @@ mod append;
 mod backends;
 mod bare;
 mod big;
+mod gateway;
 mod keys;
 mod load;
 mod machine;
@@ -21,7 +22,7 @@ mod service;
 mod verify;
 mod workload;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::machine::Machine;
 use crate::report::Report;
@@ -61,20 +62,37 @@ const MEASUREMENTS: [(&str, Measure); 8] = [
     ("outage", outage::run),
 ];
 
-const USAGE: &str =
-    "usage: bench <append|verify|restart|marketplace|memory|neighbour|backends|all> [--quick]";
+const USAGE: &str = "usage: bench <append|verify|restart|marketplace|memory|neighbour|backends|outage|all> [--quick]\n\
+     usage: bench gateway [--only NAME,…] [--peers DIR] [--quick]";
 
 fn main() -> Result<()> {
     let mut name = None;
     let mut size = Size::Full;
-    for argument in std::env::args().skip(1) {
+    let mut options = gateway::Options::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => size = Size::Quick,
+            "--only" => {
+                let names = arguments.next().context(USAGE)?;
+                options.only = names.split(',').map(str::to_owned).collect();
+            }
+            "--peers" => options.peers = Some(arguments.next().context(USAGE)?.into()),
             _ if name.is_none() && !argument.starts_with('-') => name = Some(argument),
             _ => bail!(USAGE),
         }
     }
     let Some(name) = name else { bail!(USAGE) };
+    match name.as_str() {
+        gateway::upstream::WORD => return gateway::upstream::serve(),
+        // Not among all: it needs what is not ours.
+        "gateway" => {
+            let machine = Machine::now()?;
+            let report = gateway::run(size, &options)?;
+            return report::publish("gateway", &report, &machine, size);
+        }
+        _ => {}
+    }
     let chosen: Vec<_> =
         MEASUREMENTS.iter().filter(|(known, _)| name == "all" || name == *known).collect();
     if chosen.is_empty() {
