@@ -14,10 +14,10 @@ pub(super) const LITELLM: &str = "1.106.2";
 pub(super) const TENSORZERO: &str = "2026.6.0";
 pub(super) const LITELLM_RS: &str = "0.9.0";
 pub(super) const PORTKEY: &str = "1.15.2";
-/// The packages that serve its HTTP, as its own lock file has them: a plain install takes later
-/// ones, which break its streams.
-const PORTKEY_LOCKED: [&str; 3] =
-    ["hono@4.10.3", "@hono/node-server@1.19.5", "@hono/node-ws@1.2.0"];
+/// The packages that serve its HTTP: a plain install takes the latest that its range admits, and its
+/// streams answer 500 on those.
+const PORTKEY_SERVED_BY: [&str; 3] =
+    ["hono@4.9.7", "@hono/node-server@1.13.8", "@hono/node-ws@1.2.0"];
 
 /// The folder of one of them; whole, or an error that says why not.
 fn once(
@@ -83,8 +83,8 @@ pub(super) fn portkey(options: &Options) -> Result<PathBuf> {
     let dir = once(options, "portkey", |dir| {
         std::fs::write(dir.join("package.json"), "{\"private\":true}\n")?;
         let gateway = format!("@portkey-ai/gateway@{PORTKEY}");
-        let exact = ["install", "--silent", "--save-exact", &gateway];
-        run(dir, "npm", &[&exact[..], &PORTKEY_LOCKED].concat())
+        let exact = ["install", "--silent", "--save-exact", "--legacy-peer-deps", &gateway];
+        run(dir, "npm", &[&exact[..], &PORTKEY_SERVED_BY].concat())
     })?;
     Ok(dir.join("node_modules/@portkey-ai/gateway/build/start-server.js"))
 }

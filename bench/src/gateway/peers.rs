@@ -163,7 +163,10 @@ pub(super) fn portkey(upstream: &Upstream, options: &Options) -> Result<Subject>
     );
     Ok(Subject {
         version: format!("@portkey-ai/gateway {} on Node {node}", installed::PORTKEY),
-        on: "no keys of its own, no limits, no cache, one process".to_owned(),
+        on:
+            "no keys of its own, no limits, no cache, one process; hono 4.9.7, node-server 1.13.8, \
+             node-ws 1.2.0"
+                .to_owned(),
         door: Door { headers, ..door(port) },
         group: Some(Group::start(command, dir)?),
     })

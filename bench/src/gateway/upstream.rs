@@ -183,9 +183,12 @@ fn streamed(with_usage: bool) -> Vec<u8> {
 
 fn long() -> Vec<u8> {
     let mut bytes = STREAM_HEAD.as_bytes().to_vec();
-    let piece = event(&format!("\"content\":\"{}\"", "words ".repeat(160)), "null");
+    let mut nth = 0;
     while bytes.len() < LONG_BYTES {
-        push(&mut bytes, &piece);
+        // No two alike: a gateway may end a stream that repeats itself.
+        let words = format!("number {nth:05} ").repeat(70);
+        push(&mut bytes, &event(&format!("\"content\":\"{words}\""), "null"));
+        nth += 1;
     }
     push(&mut bytes, &event("", "\"stop\""));
     push(&mut bytes, "data: [DONE]\n\n");
