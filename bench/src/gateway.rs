@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tokio::net::TcpStream;
 
 use self::client::Kind;
 use self::subject::{Missing, Subject};
@@ -54,6 +55,9 @@ const ROUNDS: usize = 3;
 const WARM: Duration = Duration::from_millis(500);
 /// Streams that nobody reads.
 const UNREAD: usize = 50;
+/// Such streams before them: what a process takes once, when it first has many of anything, is not
+/// what each of them costs.
+const UNREAD_BEFORE: usize = 50;
 /// How long a gateway goes on taking what nobody reads; what it has then is what it keeps.
 const UNREAD_SETTLES: Duration = Duration::from_secs(3);
 
@@ -172,13 +176,22 @@ async fn measure(subject: &Subject, cell: Cell, how_long: Duration) -> Result<Sa
 /// Bytes that each stream costs that is not read.
 async fn unread(subject: &Subject) -> Result<f64> {
     let bytes = || subject.tree().map_or(0, |tree: Tree| tree.resident_bytes);
+    let warm = hold(subject, UNREAD_BEFORE).await?;
     let before = bytes();
-    let held = client::unread(&subject.door, UNREAD).await?;
+    let held = hold(subject, UNREAD).await?;
+    let after = bytes();
+    drop((warm, held));
+    Ok(after.saturating_sub(before) as f64 / UNREAD as f64)
+}
+
+/// Streams that were begun and are not read, after the gateway has taken what it takes of them.
+async fn hold(subject: &Subject, streams: usize) -> Result<Vec<TcpStream>> {
+    let held = client::unread(&subject.door, streams).await?;
     for stream in &held {
         ensure!(client::is_answered(stream).await?, "a stream was refused");
     }
     tokio::time::sleep(UNREAD_SETTLES).await;
-    Ok(bytes().saturating_sub(before) as f64 / UNREAD as f64)
+    Ok(held)
 }
 
 /// Whether a text stands in another one.

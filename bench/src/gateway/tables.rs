@@ -100,7 +100,7 @@ fn bars(report: &mut Report, rows: &[Row]) {
     let longest = tai.at(ONE_STREAM, |sample| sample.whole[3]);
     let how = "one connection, the longest of all: the wait of Nagle would show";
     under(report, "a stream of a burst", ("< 40 ms", NAGLE_MS), longest, "ms", how);
-    let how = format!("{UNREAD} streams of 4 MiB that nobody reads");
+    let how = format!("{UNREAD} more streams of 4 MiB that nobody reads, beside as many before");
     let kib = tai.unread.as_ref().ok().map(|bytes| bytes / 1024.0);
     under(report, "an unread stream", ("≤ 256 KiB", UNREAD_MAX_BYTES / 1024.0), kib, "KiB", &how);
 }
