@@ -64,6 +64,10 @@ impl Drop for Upstream {
 pub(crate) fn serve() -> Result<()> {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "whoever started it is gone: nothing is left to drain"
+        )]
         std::process::exit(0);
     });
     // One thread: on two cores the rest belongs to what is measured.
@@ -75,6 +79,10 @@ pub(crate) fn serve() -> Result<()> {
             let (stream, _) = listener.accept().await?;
             let answers = Arc::clone(&answers);
             // A connection that breaks is the client's affair.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the process ends with whoever started it"
+            )]
             tokio::spawn(async move { talk(stream, &answers).await });
         }
     })
