@@ -86,6 +86,7 @@ fn schemathesis(room: &Path, tai: &Tai, (key, tenant): (&str, &str)) -> (ExitSta
             child.kill().unwrap();
             break child.wait().unwrap();
         }
+        // Between two looks at the child, under the deadline above: no wait with a limit is in std.
         std::thread::sleep(POLL_INTERVAL);
     };
     (status, std::fs::read_to_string(said).unwrap())

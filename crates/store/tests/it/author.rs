@@ -17,6 +17,7 @@ pub(crate) fn open(dir: &Path) -> SqliteStore {
     loop {
         match SqliteStore::open(dir, &Options { synchronous: Synchronous::Full }) {
             Err(OpenError::Locked) if Instant::now() < deadline => {
+                // Between two tries, under the deadline above: the lock cannot be waited for.
                 std::thread::sleep(Duration::from_millis(1));
             }
             opened => return opened.unwrap(),
