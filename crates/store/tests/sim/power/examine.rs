@@ -86,10 +86,11 @@ fn ask_again(
     instance.clock.set(now);
     let heard = RefCell::new(Vec::new());
     instance.ask(&asks, |ask, answer| heard.borrow_mut().push((ask.clone(), answer)));
-    for (ask, heard) in heard.into_inner() {
-        book.demand(&ask, &heard)?;
-        book.hear(&ask, &heard)?;
-    }
+    let heard = heard.into_inner();
+    // All against the book as it was: of questions that are asked at once, a refusal may be heard
+    // after the receipt that was decided after it.
+    heard.iter().try_for_each(|(ask, heard)| book.demand(ask, heard))?;
+    heard.iter().try_for_each(|(ask, heard)| book.hear(ask, heard))?;
     let calm = |store: &SqliteStore| {
         store.unsettled(1).unwrap().is_empty() && store.due(now, 1).unwrap().is_empty()
     };
