@@ -163,6 +163,10 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
         | Command::Tick
         | Command::Untenanted { .. }
         | Command::Key(_)
+        | Command::Alert(_)
+        | Command::Incident(_)
+        | Command::Silence(_)
+        | Command::Notice(_)
         | Command::Refused { .. } => false,
     }
 }

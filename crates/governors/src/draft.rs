@@ -45,6 +45,26 @@ pub(crate) mod rule {
     pub(crate) const SOURCE_BLOCK: &str = "source.block";
     pub(crate) const SOURCE_UNBLOCK: &str = "source.unblock";
     pub(crate) const SOURCE_LEASE_END: &str = "source.lease_end";
+    pub(crate) const ALERT_CHANGE: &str = "alert.change";
+    pub(crate) const SILENCE_SET: &str = "silence.set";
+    pub(crate) const SILENCE_CLEAR: &str = "silence.clear";
+    pub(crate) const SILENCE_LEASE_END: &str = "silence.lease_end";
+    pub(crate) const INCIDENT_OPEN: &str = "incident.open";
+    pub(crate) const INCIDENT_JOIN: &str = "incident.join";
+    pub(crate) const INCIDENT_ESCALATE: &str = "incident.escalate";
+    pub(crate) const INCIDENT_ACKNOWLEDGE: &str = "incident.acknowledge";
+    pub(crate) const INCIDENT_ASSIGN: &str = "incident.assign";
+    pub(crate) const INCIDENT_GRADE: &str = "incident.grade";
+    pub(crate) const INCIDENT_STATUS: &str = "incident.status";
+    pub(crate) const INCIDENT_UPDATE: &str = "incident.update";
+    pub(crate) const INCIDENT_NOTE: &str = "incident.note";
+    pub(crate) const INCIDENT_REROUTE: &str = "incident.reroute";
+    pub(crate) const INCIDENT_RECOVERED: &str = "incident.recovered";
+    pub(crate) const INCIDENT_RESOLVE: &str = "incident.resolve";
+    pub(crate) const INCIDENT_CORRECT: &str = "incident.correct";
+    pub(crate) const NOTICE_BEGIN: &str = "notice.begin";
+    pub(crate) const NOTICE_TELL: &str = "notice.tell";
+    pub(crate) const NOTICE_TOLD: &str = "notice.told";
 }
 
 /// Who acts when only time has passed. The same whichever command noticed it, because that

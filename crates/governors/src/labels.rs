@@ -7,7 +7,7 @@
 use ledger::{Kind, View};
 
 /// What the rules of a governor begin with, and its label.
-const GOVERNORS: [(&str, &str); 9] = [
+const GOVERNORS: [(&str, &str); 12] = [
     ("entitlement.", "entitlement"),
     ("signal.", "signal"),
     ("tenant.", "tenant"),
@@ -17,13 +17,16 @@ const GOVERNORS: [(&str, &str); 9] = [
     (KEY, "keys"),
     (SETTINGS, "settings"),
     (SOURCE, "sources"),
+    ("alert.", "alerts"),
+    ("silence.", "silences"),
+    ("incident.", "incidents"),
 ];
 
 const KEY: &str = "key.";
 const SETTINGS: &str = "settings.";
 const SOURCE: &str = "source.";
 
-const STATES: [&str; 25] = [
+const STATES: [&str; 33] = [
     "unregistered",
     "registered",
     "unentitled",
@@ -49,6 +52,14 @@ const STATES: [&str; 25] = [
     "exceeded",
     "plan",
     "own",
+    "inactive",
+    "pending",
+    "firing",
+    "recovering",
+    "investigating",
+    "identified",
+    "monitoring",
+    "resolved",
 ];
 
 /// What whoever guards the doors keeps in memory, and must read again once it has changed.

@@ -15,10 +15,13 @@ pub mod command;
 pub mod decision;
 mod draft;
 mod entitlement;
+pub mod incident;
 mod keys;
 pub mod labels;
 mod limits;
 mod live;
+pub mod notices;
+pub mod oncall;
 pub mod period;
 pub mod plan;
 pub mod prices;
@@ -35,8 +38,10 @@ mod tests;
 mod tick;
 
 pub use command::{
-    BudgetChange, Charge, Command, EntitlementAction, EntitlementChange, KeyChange, Outcome,
-    OutcomeStatus, Reserve, SettingChange, Signal, SourceChange,
+    AlertChange, AlertPhase, BudgetChange, Charge, Command, Declared, EntitlementAction,
+    EntitlementChange, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
+    NoticeChange, Outcome, OutcomeStatus, Reserve, SettingChange, Signal, SilenceChange, SourceChange,
+    TellOutcome, Telling,
 };
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
 pub use labels::{Touch, touches, transition_labels};
@@ -62,7 +67,7 @@ use types::Reason;
 pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Context<'_>) -> Decision {
     debug_assert_eq!(cx.stream.is_system(), matches!(state, StreamState::System(_)));
     let decision = match state {
-        StreamState::System(state) => system::decide(state, command, cx),
+        StreamState::System(state) => system::decide(rules, state, command, cx),
         StreamState::Tenant(state) => match command {
             Command::Entitlement(change) => entitlement::decide(rules, state, change, cx),
             Command::Quote { charge } => account::decide(rules, state, *charge, cx),
@@ -90,6 +95,10 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
             Command::Untenanted { .. }
             | Command::Setting(_)
             | Command::Source(_)
+            | Command::Alert(_)
+            | Command::Incident(_)
+            | Command::Silence(_)
+            | Command::Notice(_)
             | Command::Note { .. } => wrong_stream(),
         },
     };
@@ -102,6 +111,9 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
 /// many may be open as are reserved for.
 fn at_most_one_action(state: &StreamState, decision: &Decision) -> bool {
     let Decision::Seal(sealing) = decision else { return true };
+    if matches!(state, StreamState::System(_)) {
+        return true;
+    }
     let mut in_flight = state.in_flight().is_some();
     let of_call =
         |draft: &&Draft| draft.rule.as_ref().is_some_and(|rule| rule.starts_with(budget::RULES));

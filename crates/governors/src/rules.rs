@@ -6,6 +6,7 @@
 use toml::Table;
 use types::EntitlementId;
 
+use crate::oncall::Policy;
 use crate::plan::{Plan, micros_per_minor, plan};
 use crate::prices::{ModelPrice, model_price};
 use crate::section::{CatalogueError, Section};
@@ -17,6 +18,9 @@ const LEASE_MAX_S: i64 = 86_400;
 /// The registered action whose arguments the throttle keys are.
 pub(crate) const THROTTLE: &str = "throttle";
 
+/// The catalogue inside the program.
+pub(crate) const SHIPPED: &str = include_str!("../catalogue.toml");
+
 /// What governors decide by. Built once at the start; shared and never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
@@ -27,6 +31,7 @@ pub struct Rules {
     severities: Vec<(String, i64)>,
     /// In ascending order of names.
     models: Vec<(String, ModelPrice)>,
+    pub(crate) oncall: Policy,
 }
 
 /// Plans and prices.
@@ -90,7 +95,7 @@ impl Rules {
     /// The rules that ship inside the program. Fails only when the shipped file is broken, which
     /// a test rules out.
     pub fn builtin() -> Result<Rules, CatalogueError> {
-        Rules::parse(include_str!("../catalogue.toml"))
+        Rules::parse(SHIPPED)
     }
 
     /// Reads a catalogue file. Unknown keys are refused, so that a misspelt limit is never a
@@ -101,7 +106,7 @@ impl Rules {
             CatalogueError::Syntax { line: before.matches('\n').count() + 1 }
         })?;
         let root = Section { path: String::new(), table: &root };
-        root.only(&["version", "currency", "default_plan", "plans", "models", "signals"])?;
+        root.only(&["version", "currency", "default_plan", "plans", "models", "signals", "oncall"])?;
         let signals = root.section("signals")?;
         signals.only(&["default", "metrics", "severity"])?;
         let default_profile = profile(&signals.section("default")?, None)?;
@@ -126,7 +131,25 @@ impl Rules {
         };
         models.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let catalogue = catalogue(&root)?;
-        Ok(Rules { catalogue, default_profile, metric_profiles, severities, models })
+        let oncall = match root.table.get("oncall") {
+            // A catalogue of plans alone need not say who is on call.
+            None => Policy::builtin()?,
+            Some(_) => Policy::read(&root.section("oncall")?)?,
+        };
+        Ok(Rules { catalogue, default_profile, metric_profiles, severities, models, oncall })
+    }
+
+    /// Who is told of incidents.
+    #[must_use]
+    pub fn oncall(&self) -> &Policy {
+        &self.oncall
+    }
+
+    /// The same rules where only these channels are set up.
+    #[must_use]
+    pub fn with_channels(mut self, channels: &[&str]) -> Rules {
+        self.oncall = self.oncall.with_channels(channels);
+        self
     }
 
     /// What calls to a model cost; `None` when the catalogue does not say.

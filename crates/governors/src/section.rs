@@ -89,6 +89,19 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The tables of a list, in the order of the file.
+    pub(crate) fn tables(&self, key: &str) -> Result<Vec<Section<'a>>, CatalogueError> {
+        let tables = self.value(key)?.as_array().into_iter().flatten();
+        let tables: Vec<_> = tables
+            .map(|item| Some(Section { path: self.key(key), table: item.as_table()? }))
+            .collect::<Option<_>>()
+            .unwrap_or_default();
+        if tables.is_empty() {
+            return Err(self.invalid(key, "a list of tables"));
+        }
+        Ok(tables)
+    }
+
     /// Every sub-table with its name, in ascending order of names.
     pub(crate) fn each<T>(
         &self,

@@ -8,7 +8,9 @@ use types::StreamName;
 
 use crate::ai::AiState;
 use crate::entitlement::Entitlement;
+use crate::incident::IncidentsState;
 use crate::keys::Owner;
+use crate::notices::NoticesState;
 use crate::state::{Keys, LiveState, StreamState, SystemState, TenantState};
 
 /// Raised whenever a state of the same receipts would be written differently.
@@ -26,6 +28,8 @@ enum WrittenState<'a> {
     Tenant(&'a TenantState),
     Keys(&'a Keys),
     Settings(&'a LiveState),
+    Incidents(&'a IncidentsState),
+    Notices(&'a NoticesState),
     Nothing,
 }
 
@@ -42,6 +46,8 @@ enum ReadState {
     Tenant(TenantState),
     Keys(Keys),
     Settings(Box<LiveState>),
+    Incidents(Box<IncidentsState>),
+    Notices(Box<NoticesState>),
     Nothing,
 }
 
@@ -53,6 +59,8 @@ impl StreamState {
             StreamState::Tenant(state) => WrittenState::Tenant(state),
             StreamState::System(SystemState::Keys(keys)) => WrittenState::Keys(keys),
             StreamState::System(SystemState::Settings(state)) => WrittenState::Settings(state),
+            StreamState::System(SystemState::Incidents(state)) => WrittenState::Incidents(state),
+            StreamState::System(SystemState::Notices(state)) => WrittenState::Notices(state),
             StreamState::System(
                 SystemState::Signals | SystemState::Edge | SystemState::Ops | SystemState::Unlisted,
             ) => WrittenState::Nothing,
@@ -79,8 +87,17 @@ impl StreamState {
             (ReadState::Settings(state), StreamState::System(SystemState::Settings(_))) => {
                 state.is_folded().then_some(StreamState::System(SystemState::Settings(state)))
             }
+            (ReadState::Incidents(state), StreamState::System(SystemState::Incidents(_))) => {
+                state.is_folded().then_some(StreamState::System(SystemState::Incidents(state)))
+            }
+            (ReadState::Notices(state), StreamState::System(SystemState::Notices(_))) => {
+                state.is_folded().then_some(StreamState::System(SystemState::Notices(state)))
+            }
             (ReadState::Nothing, StreamState::System(state)) => match state {
-                SystemState::Keys(_) | SystemState::Settings(_) => None,
+                SystemState::Keys(_)
+                | SystemState::Settings(_)
+                | SystemState::Incidents(_)
+                | SystemState::Notices(_) => None,
                 recorder => Some(StreamState::System(recorder)),
             },
             _ => None,
@@ -103,7 +120,7 @@ fn is_folded(state: &TenantState) -> bool {
 /// Types of other crates that are written as the word that they are in receipts.
 pub(crate) mod word {
     use serde::{Deserialize as _, Deserializer, Serializer};
-    use types::{Hash, ReceiptId, Scopes};
+    use types::{Hash, ReceiptId, Scopes, Severity};
 
     /// What has exactly one word.
     pub(crate) trait Word: Sized {
@@ -138,6 +155,16 @@ pub(crate) mod word {
 
         fn from_word(word: &str) -> Option<Scopes> {
             Scopes::parse(word)
+        }
+    }
+
+    impl Word for Severity {
+        fn to_word(&self) -> String {
+            self.as_str().to_owned()
+        }
+
+        fn from_word(word: &str) -> Option<Severity> {
+            Severity::parse(word)
         }
     }
 

@@ -12,7 +12,9 @@ use crate::ai::AiState;
 use crate::budget;
 use crate::draft::{Secs, rule};
 use crate::entitlement::Entitlement;
+use crate::incident::IncidentsState;
 use crate::keys::Owner;
+use crate::notices::NoticesState;
 use crate::rules::Rules;
 use crate::signal::SignalState;
 
@@ -136,6 +138,10 @@ pub enum SystemState {
     Keys(Keys),
     /// `_settings`: live changes to settings, and blocked sources.
     Settings(Box<LiveState>),
+    /// `_incidents`: alerts, silences and incidents.
+    Incidents(Box<IncidentsState>),
+    /// `_notices`: what was told over which channel.
+    Notices(Box<NoticesState>),
     /// A system stream of another version, which takes nothing; or a lane read by itself, whose
     /// receipts go on from the state of the chain beside it.
     Unlisted,
@@ -168,6 +174,8 @@ impl StreamState {
             limits::STREAM_OPS => SystemState::Ops,
             limits::STREAM_KEYS => SystemState::Keys(Keys::default()),
             limits::STREAM_SETTINGS => SystemState::Settings(Box::default()),
+            limits::STREAM_INCIDENTS => SystemState::Incidents(Box::default()),
+            limits::STREAM_NOTICES => SystemState::Notices(Box::default()),
             _ => SystemState::Unlisted,
         })
     }
@@ -188,6 +196,7 @@ impl StreamState {
             StreamState::System(SystemState::Settings(state)) => {
                 state.next_due().map(Secs::instant)
             }
+            StreamState::System(SystemState::Incidents(state)) => state.next_due(),
             StreamState::System(_) => None,
             StreamState::Tenant(state) => state.next_due().map(Secs::instant),
         }
@@ -210,6 +219,24 @@ impl StreamState {
     pub fn live(&self) -> Option<&LiveState> {
         match self {
             StreamState::System(SystemState::Settings(state)) => Some(state),
+            StreamState::System(_) | StreamState::Tenant(_) => None,
+        }
+    }
+
+    /// Alerts, silences and incidents; `None` in every stream but `_incidents`.
+    #[must_use]
+    pub fn incidents(&self) -> Option<&IncidentsState> {
+        match self {
+            StreamState::System(SystemState::Incidents(state)) => Some(state),
+            StreamState::System(_) | StreamState::Tenant(_) => None,
+        }
+    }
+
+    /// What was told over which channel; `None` in every stream but `_notices`.
+    #[must_use]
+    pub fn notices(&self) -> Option<&NoticesState> {
+        match self {
+            StreamState::System(SystemState::Notices(state)) => Some(state),
             StreamState::System(_) | StreamState::Tenant(_) => None,
         }
     }
@@ -266,16 +293,19 @@ impl SystemState {
     fn apply(&mut self, receipt: &View<'_>) -> Result<(), FoldError> {
         let rule = receipt.rule.map(|raw| raw.text()).unwrap_or_default();
         match (self, receipt.kind) {
+            // A refusal left everything as it was.
+            (_, Kind::Refusal) => Ok(()),
             (SystemState::Keys(keys), Kind::Transition) => {
                 keys.apply(&rule, receipt, Owner::SERVICE)
             }
             (SystemState::Settings(state), Kind::Transition) => state.apply(&rule, receipt),
+            (SystemState::Incidents(state), Kind::Transition) => state.apply(&rule, receipt),
+            (SystemState::Notices(state), _) => state.apply(&rule, receipt),
             (
-                SystemState::Keys(_) | SystemState::Settings(_),
+                SystemState::Keys(_) | SystemState::Settings(_) | SystemState::Incidents(_),
                 Kind::ActionAttempt | Kind::ActionResult,
             ) => Err(FoldError::UnknownRule),
-            (SystemState::Keys(_) | SystemState::Settings(_), Kind::Refusal)
-            | (
+            (
                 SystemState::Signals | SystemState::Edge | SystemState::Ops | SystemState::Unlisted,
                 _,
             ) => Ok(()),

@@ -10,11 +10,17 @@ use types::limits::INTEGER_MAX;
 use crate::command::Command;
 use crate::decision::{Context, Decision, Sealing};
 use crate::draft::{refusal, transition};
+use crate::rules::Rules;
 use crate::state::SystemState;
-use crate::{keys, live, wrong_stream};
+use crate::{incident, keys, live, notices, wrong_stream};
 
 /// Decides a command on a system stream.
-pub(crate) fn decide(state: &SystemState, command: &Command, cx: &Context<'_>) -> Decision {
+pub(crate) fn decide(
+    rules: &Rules,
+    state: &SystemState,
+    command: &Command,
+    cx: &Context<'_>,
+) -> Decision {
     match (state, command) {
         (SystemState::Signals, Command::Untenanted { signal }) => {
             let mut draft =
@@ -38,6 +44,8 @@ pub(crate) fn decide(state: &SystemState, command: &Command, cx: &Context<'_>) -
             live::decide_source(state, change, cx)
         }
         (SystemState::Settings(state), Command::Tick) => live::tick(state, cx),
+        (SystemState::Incidents(state), command) => incident::decide(rules, state, command, cx),
+        (SystemState::Notices(state), command) => notices::decide(state, command, cx),
         (_, Command::Tick) => Decision::Nothing,
         _ => wrong_stream(),
     }

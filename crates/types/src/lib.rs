@@ -10,6 +10,7 @@ pub mod hash;
 pub mod ids;
 pub mod limits;
 pub mod reason;
+pub mod severity;
 pub mod time;
 pub mod usage;
 
@@ -17,5 +18,6 @@ pub use access::{KeyId, KeyOwner, Scope, Scopes};
 pub use hash::Hash;
 pub use ids::{EntitlementId, IdError, LaneId, ReceiptId, StreamName, TenantId, split_lane};
 pub use reason::{Blame, Reason};
+pub use severity::Severity;
 pub use time::{Clock, Micros, Millis};
 pub use usage::{Operation, Usage};

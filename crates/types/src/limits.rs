@@ -34,9 +34,20 @@ pub const STREAM_SIGNALS: &str = "_signals";
 pub const STREAM_KEYS: &str = "_keys";
 /// Live changes to settings, and sources that are blocked.
 pub const STREAM_SETTINGS: &str = "_settings";
+/// Alerts, silences and incidents.
+pub const STREAM_INCIDENTS: &str = "_incidents";
+/// What was told of incidents over which channel.
+pub const STREAM_NOTICES: &str = "_notices";
 /// Every chain that belongs to the service.
-pub const SYSTEM_STREAMS: [&str; 5] =
-    [STREAM_OPS, STREAM_EDGE, STREAM_SIGNALS, STREAM_KEYS, STREAM_SETTINGS];
+pub const SYSTEM_STREAMS: [&str; 7] = [
+    STREAM_OPS,
+    STREAM_EDGE,
+    STREAM_SIGNALS,
+    STREAM_KEYS,
+    STREAM_SETTINGS,
+    STREAM_INCIDENTS,
+    STREAM_NOTICES,
+];
 
 /// Keys of one tenant that are valid at the same time.
 pub const KEYS_PER_TENANT: usize = 20;
@@ -61,3 +72,14 @@ pub const CALL_TOKENS: u64 = 1_000_000_000;
 pub const RESERVATIONS_PER_TENANT: usize = 1_000;
 /// Models of one tenant whose use is counted apart in a month; that of further ones is added up.
 pub const MODELS_PER_TENANT: usize = 64;
+
+/// Alerts that are not inactive at the same time.
+pub const ALERTS: usize = 500;
+/// Silences at the same time.
+pub const SILENCES: usize = 100;
+/// Incidents that are open at the same time.
+pub const INCIDENTS_OPEN: usize = 100;
+/// Characters of what a person writes into an incident.
+pub const INCIDENT_TEXT_CHARS: usize = 1_000;
+/// Channels over which incidents are told.
+pub const CHANNELS: usize = 32;

@@ -4,6 +4,7 @@
 
 mod budget;
 mod faults;
+mod incidents;
 mod interleavings;
 mod keys;
 mod live;

@@ -5,7 +5,7 @@
 
 use EntitlementAction::{Grant, Resume, Revoke, Suspend};
 use OutcomeStatus::{Error, Success, Timeout, Unknown};
-use types::Reason;
+use types::{Reason, Severity, limits};
 
 use super::*;
 
@@ -282,7 +282,8 @@ fn every_stream_takes_its_own_commands_only() {
     };
     let unregistered = Chain::tenant().show(ASK, &refused());
     out += &format!("unregistered × refused\n{unregistered}");
-    for stream in ["_signals", "_edge", "_ops", "_keys", "_settings", "_other", "tenant-123"] {
+    let streams = limits::SYSTEM_STREAMS.into_iter().chain(["_other", "tenant-123"]);
+    for stream in streams {
         let mut chain = Chain::new(stream);
         let commands = [
             ("grant", now(Grant)),
@@ -306,6 +307,10 @@ fn every_stream_takes_its_own_commands_only() {
             ("setting", live::set("RATE", "5")),
             ("source", live::block("192.0.2.0/24", 60)),
             ("note", Command::Note { event: "start", detail: "version 0.1.0".to_owned() }),
+            ("alert", incidents::fires("errors", Severity::Sev1, "http")),
+            ("incident", incidents::on(1, IncidentDeed::Acknowledge)),
+            ("silence", incidents::silence("rule=errors", 60)),
+            ("notice", incidents::begin("slack", 3)),
         ];
         for (name, command) in commands {
             let (decision, _) = chain.act(START, &command);

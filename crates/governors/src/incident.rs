@@ -1,0 +1,168 @@
+//! The governor of alerts, silences and incidents.
+//!
+//! Owns: which changes of an alert are lawful, when one becomes an incident or joins one, who is
+//! told and when, and how an incident ends. Refuses to know: how an alert is measured, and how
+//! anybody is reached: a receipt names the channels that it is to be told over, in `tell`.
+
+mod alert;
+mod change;
+mod silence;
+mod state;
+mod tick;
+
+pub use state::{Alert, Incident, IncidentsState, Silence};
+
+pub(crate) use tick::tick;
+
+use ledger::{Draft, Meta};
+use types::{Micros, Severity};
+
+use crate::command::{Command, IncidentStatus};
+use crate::decision::{Context, Decision, Sealing};
+use crate::draft::transition;
+use crate::oncall::{Next, Policy};
+use crate::rules::Rules;
+use crate::wrong_stream;
+
+/// The field `action` of the receipts; `rule` says what was done.
+const ALERT: &str = "alert";
+const INCIDENT: &str = "incident";
+const SILENCE: &str = "silence";
+
+/// The state of an incident or a silence before there is one.
+const ABSENT: &str = "absent";
+
+/// Decides a command on the stream `_incidents`.
+pub(crate) fn decide(
+    rules: &Rules,
+    state: &IncidentsState,
+    command: &Command,
+    cx: &Context<'_>,
+) -> Decision {
+    match command {
+        Command::Alert(change) => alert::decide(&rules.oncall, state, change, cx),
+        Command::Incident(change) => change::decide(&rules.oncall, state, change, cx),
+        Command::Silence(change) => silence::decide(state, change, cx),
+        Command::Tick => tick(&rules.oncall, state, cx),
+        _ => wrong_stream(),
+    }
+}
+
+/// `INC-7`.
+#[must_use]
+pub fn incident_name(number: u64) -> String {
+    format!("INC-{number}")
+}
+
+/// The number in `INC-7`.
+#[must_use]
+pub fn incident_number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("INC-")?;
+    let number: u64 = digits.parse().ok()?;
+    (number.to_string() == digits).then_some(number)
+}
+
+/// A receipt about an incident, that leaves its status as it is.
+fn about(incident: &Incident, rule: &'static str, actor: &str) -> Draft {
+    moved(incident, rule, actor, incident.status)
+}
+
+/// A receipt after which an incident has another status.
+fn moved(incident: &Incident, rule: &'static str, actor: &str, to: IncidentStatus) -> Draft {
+    let draft = transition(INCIDENT, rule, actor).states(incident.status.as_str(), to.as_str());
+    Draft { subject: Some(incident_name(incident.number).into()), ..draft }
+}
+
+/// Says over which channels the receipt is told, with what a notice of it needs; over none where it
+/// holds no such entry.
+fn told(draft: Draft, incident: &Incident, channels: &[String]) -> Draft {
+    if channels.is_empty() {
+        return draft;
+    }
+    let draft = match draft.metadata.iter().any(|(key, _)| key == "severity") {
+        true => draft,
+        false => draft.with("severity", Meta::Text(incident.severity.as_str().into())),
+    };
+    draft
+        .with("title", Meta::Text(incident.title.clone().into()))
+        .with("components", Meta::Text(incident.components.join(",").into()))
+        .with("began_us", Meta::Int(incident.began_us))
+        .with("opened_us", Meta::Int(incident.opened_us))
+        .with("tell", Meta::Text(channels.join(",").into()))
+}
+
+/// The same for an incident that this receipt opens.
+fn first_told(draft: Draft, channels: &[String]) -> Draft {
+    match channels {
+        [] => draft,
+        channels => draft.with("tell", Meta::Text(channels.join(",").into())),
+    }
+}
+
+/// The clocks of an incident, as receipts hold them: the step of its ladder that is next and when it
+/// is due, and when the next update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Clocks {
+    step: usize,
+    page_at: Option<Micros>,
+    update_at: Option<Micros>,
+}
+
+impl Clocks {
+    /// After the steps before `from` were taken; the ladder counts from `base`.
+    fn after(
+        policy: &Policy,
+        severity: Severity,
+        from: usize,
+        is_acknowledged: bool,
+        base: Micros,
+        now: Micros,
+    ) -> Clocks {
+        let next = policy.next(severity, from, is_acknowledged);
+        Clocks {
+            step: next.map_or(from, |next| next.step),
+            page_at: next.map(|next| base.plus_secs(next.after_s)),
+            update_at: policy.update_every_s(severity).map(|every_s| now.plus_secs(every_s)),
+        }
+    }
+
+    fn write(self, draft: Draft) -> Draft {
+        let at = |at: Option<Micros>| Meta::Int(at.map_or(0, |at| at.0));
+        let step = i64::try_from(self.step).unwrap_or(i64::MAX);
+        draft
+            .with("step", Meta::Int(step))
+            .with("page_at_us", at(self.page_at))
+            .with("update_at_us", at(self.update_at))
+    }
+}
+
+/// The steps that are due as soon as a ladder begins: their channels, and the clocks behind them.
+fn begin(
+    policy: &Policy,
+    severity: Severity,
+    is_acknowledged: bool,
+    now: Micros,
+) -> (Vec<String>, Clocks) {
+    let (mut tell, mut from) = (Vec::new(), 0);
+    while let Some(Next { step, after_s: 0 }) = policy.next(severity, from, is_acknowledged) {
+        add(&mut tell, &policy.ladder(severity)[step].tell);
+        from = step + 1;
+    }
+    (tell, Clocks::after(policy, severity, from, is_acknowledged, now, now))
+}
+
+/// Adds the channels that are not among them.
+fn add(channels: &mut Vec<String>, more: &[String]) {
+    for channel in more {
+        if !channels.contains(channel) {
+            channels.push(channel.clone());
+        }
+    }
+}
+
+fn seal(drafts: Vec<Draft>, primary: usize) -> Decision {
+    if drafts.is_empty() {
+        return Decision::Nothing;
+    }
+    Decision::Seal(Sealing { drafts, primary, effect: None })
+}

@@ -1,0 +1,198 @@
+//! Changes of alerts, and how they become incidents.
+//!
+//! Owns: which change is lawful, and which incident an alert belongs to. Refuses to know: samples
+//! and conditions; whoever measures says what an alert has become.
+
+use ledger::{Draft, Meta};
+use types::{Micros, Reason, limits};
+
+use super::state::{Alert, Incident, IncidentsState};
+use super::{ABSENT, ALERT, INCIDENT, about, begin, first_told, incident_name, moved, seal, told};
+use crate::command::{AlertChange, AlertPhase, IncidentStatus};
+use crate::decision::{Context, Decision, Rejection};
+use crate::draft::{TIME, is_keepable, rule, transition};
+use crate::invalid_field;
+use crate::oncall::Policy;
+
+/// Decides one change of an alert.
+pub(super) fn decide(
+    policy: &Policy,
+    state: &IncidentsState,
+    change: &AlertChange,
+    cx: &Context<'_>,
+) -> Decision {
+    if !is_well_formed(change) {
+        return invalid_field("the alert has a text that a receipt does not keep");
+    }
+    let held = state.alert(&change.key);
+    let from = held.map_or(AlertPhase::Inactive, |held| held.phase);
+    let is_new = held.is_none() && change.to != AlertPhase::Inactive;
+    if is_new && state.alerts().len() >= limits::ALERTS {
+        return refused("as many alerts are active as may be");
+    }
+    if !from.leads_to(change.to) {
+        return refused("the alert is not in a phase that leads there");
+    }
+    let alert = transition(ALERT, rule::ALERT_CHANGE, cx.actor)
+        .states(from.as_str(), change.to.as_str())
+        .with("rule", Meta::Text(change.rule.clone().into()))
+        .with("severity", Meta::Text(change.severity.as_str().into()))
+        .with("component", Meta::Text(change.component.clone().into()))
+        .with("title", Meta::Text(change.title.clone().into()));
+    let alert = match &change.inhibited_by {
+        Some(by) => alert.with("inhibited_by", Meta::Text(by.clone().into())),
+        None => alert,
+    };
+    let alert = Draft {
+        subject: Some(change.key.clone().into()),
+        detail: Some(change.message.clone().into()),
+        ..alert
+    };
+    let consequence = match change.to {
+        AlertPhase::Firing if held.is_none_or(|held| held.incident.is_none()) => {
+            let began = held.map_or(cx.now, |held| Micros(held.began_us));
+            raise(policy, state, change, began, cx)
+        }
+        AlertPhase::Inactive => held.and_then(|held| recover(policy, state, held, cx)),
+        _ => None,
+    };
+    if from == change.to && consequence.is_none() {
+        return Decision::Nothing;
+    }
+    seal([alert].into_iter().chain(consequence).collect(), 0)
+}
+
+fn is_well_formed(change: &AlertChange) -> bool {
+    let AlertChange { key, rule, component, title, message, inhibited_by, .. } = change;
+    let words = [key, rule, component, title];
+    let fits = |text: &String| is_keepable(text, limits::METADATA_VALUE_CHARS);
+    words.iter().all(|word| !word.is_empty() && fits(word))
+        && is_keepable(message, limits::INCIDENT_TEXT_CHARS)
+        && inhibited_by.as_ref().is_none_or(fits)
+}
+
+fn refused(detail: &str) -> Decision {
+    Decision::Reject(Rejection {
+        reason: Reason::StateError,
+        detail: detail.to_owned(),
+        retry_after_s: None,
+    })
+}
+
+/// What an alert that begins to fire does to incidents; `None` while it is silenced, or held back by
+/// one that has no incident either.
+fn raise(
+    policy: &Policy,
+    state: &IncidentsState,
+    change: &AlertChange,
+    began: Micros,
+    cx: &Context<'_>,
+) -> Option<Draft> {
+    let AlertChange { key, rule, component, .. } = change;
+    if state.is_silenced(key, rule, component, cx.now) {
+        return None;
+    }
+    if let Some(by) = &change.inhibited_by {
+        let number = state.alert(by).and_then(|by| by.incident);
+        let incident = number.and_then(|number| state.incident(number))?;
+        return Some(joined(incident, key, component, cx.actor));
+    }
+    Some(attach(policy, state, change, began, cx))
+}
+
+/// Joins the incident that the alert belongs to, or opens one.
+fn attach(
+    policy: &Policy,
+    state: &IncidentsState,
+    change: &AlertChange,
+    began: Micros,
+    cx: &Context<'_>,
+) -> Draft {
+    let is_related = |incident: &&Incident| {
+        let mut components = incident.components.iter();
+        components.any(|held| policy.are_related(held, &change.component))
+    };
+    let mut newest = state.open().iter().rev();
+    let full = state.open().len() >= limits::INCIDENTS_OPEN;
+    let own = newest.clone().find(is_related).or(newest.next().filter(|_| full));
+    let Some(incident) = own else { return open(policy, state, change, began, cx) };
+    let draft = joined(incident, &change.key, &change.component, cx.actor);
+    if change.severity >= incident.severity {
+        return draft;
+    }
+    // Worse than anybody was told: the ladder of what it is now begins here.
+    let is_acknowledged = incident.acknowledged_us.is_some();
+    let (tell, clocks) = begin(policy, change.severity, is_acknowledged, cx.now);
+    let draft = draft.with("severity", Meta::Text(change.severity.as_str().into()));
+    told(clocks.write(draft), incident, &tell)
+}
+
+fn joined(incident: &Incident, key: &str, component: &str, actor: &str) -> Draft {
+    let status = match incident.status {
+        IncidentStatus::Monitoring => IncidentStatus::Investigating,
+        status => status,
+    };
+    moved(incident, rule::INCIDENT_JOIN, actor, status)
+        .with("alert", Meta::Text(key.to_owned().into()))
+        .with("component", Meta::Text(component.to_owned().into()))
+}
+
+fn open(
+    policy: &Policy,
+    state: &IncidentsState,
+    change: &AlertChange,
+    began: Micros,
+    cx: &Context<'_>,
+) -> Draft {
+    let (tell, clocks) = begin(policy, change.severity, false, cx.now);
+    let draft = transition(INCIDENT, rule::INCIDENT_OPEN, cx.actor)
+        .states(ABSENT, IncidentStatus::Investigating.as_str())
+        .with("title", Meta::Text(change.title.clone().into()))
+        .with("severity", Meta::Text(change.severity.as_str().into()))
+        .with("component", Meta::Text(change.component.clone().into()))
+        .with("alert", Meta::Text(change.key.clone().into()))
+        .with("began_us", Meta::Int(began.0));
+    let draft = Draft {
+        subject: Some(incident_name(state.count() + 1).into()),
+        detail: Some(change.message.clone().into()),
+        ..draft
+    };
+    first_told(clocks.write(draft), &tell)
+}
+
+/// The last alert of an incident is over: it is watched for a while, and resolves by itself.
+fn recover(
+    policy: &Policy,
+    state: &IncidentsState,
+    over: &Alert,
+    cx: &Context<'_>,
+) -> Option<Draft> {
+    let incident = state.incident(over.incident?)?;
+    let is_last = state.alerts_of(incident.number).all(|held| held.key == over.key);
+    if !is_last || incident.status == IncidentStatus::Monitoring {
+        return None;
+    }
+    let resolve_at = cx.now.plus_secs(policy.stable_s());
+    let draft = moved(incident, rule::INCIDENT_RECOVERED, TIME, IncidentStatus::Monitoring)
+        .with("resolve_at_us", Meta::Int(resolve_at.0));
+    Some(told(draft, incident, &incident.told))
+}
+
+/// An incident without anything new: the same receipt for a person and for time.
+pub(super) fn update(
+    policy: &Policy,
+    incident: &Incident,
+    actor: &str,
+    detail: String,
+    cx: &Context<'_>,
+) -> Draft {
+    let every_s = policy.update_every_s(incident.severity);
+    let clocks = super::Clocks {
+        step: usize::try_from(incident.step).unwrap_or(usize::MAX),
+        page_at: incident.page_at_us.map(Micros),
+        update_at: every_s.map(|every_s| cx.now.plus_secs(every_s)),
+    };
+    let draft = clocks.write(about(incident, rule::INCIDENT_UPDATE, actor));
+    let draft = Draft { detail: Some(detail.into()), ..draft };
+    told(draft, incident, policy.update_tell())
+}

@@ -1,0 +1,223 @@
+//! The governor of notices: what was told over which channel.
+//!
+//! Owns: that each channel is told one thing after the other, each before the next, and nothing
+//! again that it has taken. Refuses to know: what a notice says, and how a channel is reached.
+//!
+//! What is to be told stands in `_incidents`: every receipt with a `tell`. A channel is a place in
+//! that stream, which goes on when a notice has been taken or will never be.
+
+use ledger::{Kind, Meta, View};
+use serde::{Deserialize, Serialize};
+use types::{Micros, Reason, ReceiptId, limits};
+
+use crate::command::{Command, NoticeChange, TellOutcome, Telling};
+use crate::decision::{Context, Decision, Rejection, Sealing};
+use crate::draft::{is_keepable, rule, ruled, transition};
+use crate::snapshot::word;
+use crate::state::FoldError;
+use crate::{invalid_field, wrong_stream};
+
+/// The field `action` of the receipts.
+const TELL: &str = "tell";
+
+/// An attempt whose outcome nobody has sealed for so long is nobody's: its process is gone.
+const OWNER_S: i64 = 120;
+
+/// The state of the stream `_notices`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoticesState {
+    /// In ascending order of names.
+    channels: Vec<Channel>,
+}
+
+/// One channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// Everything in `_incidents` before this place was taken, refused for good, or not for it.
+    pub next: u64,
+    /// What is being told now.
+    pub open: Option<OpenNotice>,
+    /// How often the notice at hand was tried without success.
+    pub failures: u32,
+    /// Its last try may have been taken.
+    pub is_unknown: bool,
+}
+
+/// An attempt without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenNotice {
+    /// The attempt's receipt.
+    #[serde(with = "word")]
+    pub attempt: ReceiptId,
+    /// What is told: a place in `_incidents`.
+    pub seq: u64,
+    /// When it began, in microseconds.
+    pub since_us: i64,
+}
+
+impl OpenNotice {
+    /// True when whoever made the attempt will not settle it any more.
+    #[must_use]
+    pub fn is_nobodys(&self, now: Micros) -> bool {
+        Micros(self.since_us).plus_secs(OWNER_S) <= now
+    }
+}
+
+impl NoticesState {
+    /// The channels that were ever told of anything, in ascending order of names.
+    #[must_use]
+    pub fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// The channel of that name.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> Option<&Channel> {
+        self.find(name).ok().map(|at| &self.channels[at])
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.channels.binary_search_by(|held| (*held.name).cmp(name))
+    }
+
+    /// True when a fold can lead to this state.
+    pub(crate) fn is_folded(&self) -> bool {
+        let behind = |held: &Channel| held.open.as_ref().is_none_or(|open| open.seq >= held.next);
+        self.channels.is_sorted_by(|a, b| a.name < b.name) && self.channels.iter().all(behind)
+    }
+
+    /// Folds one receipt that is no refusal.
+    pub(crate) fn apply(&mut self, rule: &str, receipt: &View<'_>) -> Result<(), FoldError> {
+        let subject = receipt.subject.ok_or(FoldError::Field { field: "subject" })?.text();
+        let place = receipt.meta_int("place").and_then(|place| u64::try_from(place).ok());
+        let place = place.ok_or(FoldError::Field { field: "place" })?;
+        let found = self.find(&subject);
+        match (receipt.kind, rule, found) {
+            (Kind::Transition, rule::NOTICE_BEGIN, Err(at)) => {
+                let name = subject.into_owned();
+                let channel =
+                    Channel { name, next: place, open: None, failures: 0, is_unknown: false };
+                self.channels.insert(at, channel);
+            }
+            (Kind::ActionAttempt, rule::NOTICE_TELL, Ok(at)) => {
+                let channel = &mut self.channels[at];
+                if channel.open.is_some() || place < channel.next {
+                    return Err(FoldError::SecondAttempt);
+                }
+                if place > channel.next {
+                    (channel.failures, channel.is_unknown) = (0, false);
+                }
+                channel.next = place;
+                channel.open = Some(OpenNotice { attempt: receipt.id, seq: place, since_us: receipt.at.0 });
+            }
+            (Kind::ActionResult, rule::NOTICE_TOLD, Ok(at)) => {
+                let word = receipt.status.ok_or(FoldError::Field { field: "status" })?.text();
+                let outcome = TellOutcome::parse(&word);
+                let outcome = outcome.ok_or(FoldError::Field { field: "status" })?;
+                let channel = &mut self.channels[at];
+                let is_its = |open: &mut OpenNotice| receipt.intent == Some(open.attempt);
+                channel.open.take_if(is_its).ok_or(FoldError::NotInFlight)?;
+                match outcome {
+                    TellOutcome::Delivered | TellOutcome::Refused => {
+                        channel.next = place + 1;
+                        (channel.failures, channel.is_unknown) = (0, false);
+                    }
+                    TellOutcome::Again | TellOutcome::Unknown => {
+                        channel.failures = channel.failures.saturating_add(1);
+                        channel.is_unknown |= outcome == TellOutcome::Unknown;
+                    }
+                }
+            }
+            _ => return Err(FoldError::UnknownRule),
+        }
+        Ok(())
+    }
+}
+
+/// Decides a command on the stream.
+pub(crate) fn decide(state: &NoticesState, command: &Command, cx: &Context<'_>) -> Decision {
+    match command {
+        Command::Notice(NoticeChange::Begin { channel, from }) => begin(state, channel, *from, cx),
+        Command::Notice(NoticeChange::Tell(telling)) => tell(state, telling, cx),
+        Command::Notice(NoticeChange::Told { attempt, outcome }) => {
+            settle(state, *attempt, *outcome, cx)
+        }
+        Command::Tick => Decision::Nothing,
+        _ => wrong_stream(),
+    }
+}
+
+/// A channel that was not there before is told what comes from now on.
+fn begin(state: &NoticesState, channel: &str, from: u64, cx: &Context<'_>) -> Decision {
+    if channel.is_empty() || !is_keepable(channel, limits::METADATA_VALUE_CHARS) {
+        return invalid_field("channel is no name");
+    }
+    if state.channel(channel).is_some() {
+        return Decision::Nothing;
+    }
+    if state.channels.len() >= 2 * limits::CHANNELS {
+        return refused("there are as many channels as may be");
+    }
+    let mut draft =
+        transition(TELL, rule::NOTICE_BEGIN, cx.actor).states("absent", "live").with("place", int(from));
+    draft.subject = Some(channel.to_owned().into());
+    seal(draft)
+}
+
+fn tell(state: &NoticesState, telling: &Telling, cx: &Context<'_>) -> Decision {
+    let Some(channel) = state.channel(&telling.channel) else {
+        return refused("the channel has not begun");
+    };
+    if channel.open.is_some() {
+        return refused("the channel is being told something");
+    }
+    if telling.seq < channel.next {
+        return refused("the channel was told this");
+    }
+    let mut draft = ruled(Kind::ActionAttempt, TELL, rule::NOTICE_TELL, cx.actor)
+        .with("place", int(telling.seq))
+        .with("incident", Meta::Text(telling.incident.clone().into()));
+    draft.subject = Some(telling.channel.clone().into());
+    seal(draft)
+}
+
+fn settle(
+    state: &NoticesState,
+    attempt: ReceiptId,
+    outcome: TellOutcome,
+    cx: &Context<'_>,
+) -> Decision {
+    let its = |held: &&Channel| held.open.as_ref().is_some_and(|open| open.attempt == attempt);
+    let found = state.channels.iter().find(its).and_then(|held| Some((held, held.open.as_ref()?)));
+    let Some((channel, open)) = found else {
+        return refused("no such notice is being told");
+    };
+    let mut draft = ruled(Kind::ActionResult, TELL, rule::NOTICE_TOLD, cx.actor)
+        .with("place", int(open.seq))
+        .with("duration_ms", Meta::Int((cx.now.0 - open.since_us).max(0) / 1_000));
+    draft.subject = Some(channel.name.clone().into());
+    draft.intent = Some(attempt);
+    draft.status = Some(outcome.as_str().into());
+    seal(draft)
+}
+
+fn int(place: u64) -> Meta {
+    Meta::Int(i64::try_from(place).unwrap_or(limits::INTEGER_MAX))
+}
+
+fn seal(draft: ledger::Draft) -> Decision {
+    Decision::Seal(Sealing { drafts: vec![draft], primary: 0, effect: None })
+}
+
+fn refused(detail: &str) -> Decision {
+    Decision::Reject(Rejection {
+        reason: Reason::StateError,
+        detail: detail.to_owned(),
+        retry_after_s: None,
+    })
+}

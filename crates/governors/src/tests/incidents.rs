@@ -1,0 +1,348 @@
+//! Alerts, silences, incidents and notices: the tables, and the ladders of the runbooks hour by hour.
+//!
+//! Owns: how each state is reached. Refuses to know: samples and channels.
+
+use types::{Severity, limits};
+
+use super::*;
+use crate::incident::incident_name;
+
+const ALL: [&str; 9] = [
+    "slack",
+    "telegram",
+    "webhook",
+    "alertmanager",
+    "statuspage",
+    "pagerduty",
+    "pagerduty-secondary",
+    "pagerduty-commander",
+    "pagerduty-executive",
+];
+
+fn alert_of(key: &str, to: AlertPhase, severity: Severity, component: &str) -> AlertChange {
+    AlertChange {
+        key: key.to_owned(),
+        rule: key.split('{').next().unwrap().to_owned(),
+        to,
+        severity,
+        component: component.to_owned(),
+        title: format!("{key} is bad"),
+        message: "value is 12%, threshold is 10%".to_owned(),
+        inhibited_by: None,
+    }
+}
+
+fn alert(key: &str, to: AlertPhase) -> Command {
+    Command::Alert(alert_of(key, to, Severity::Sev1, "http"))
+}
+
+pub(super) fn fires(key: &str, severity: Severity, component: &str) -> Command {
+    Command::Alert(alert_of(key, AlertPhase::Firing, severity, component))
+}
+
+fn over(key: &str, severity: Severity, component: &str) -> Command {
+    Command::Alert(alert_of(key, AlertPhase::Inactive, severity, component))
+}
+
+pub(super) fn on(incident: u64, deed: IncidentDeed) -> Command {
+    Command::Incident(IncidentChange::On { incident, deed })
+}
+
+pub(super) fn silence(matcher: &str, lease_s: i64) -> Command {
+    Command::Silence(SilenceChange::Set {
+        matcher: matcher.to_owned(),
+        lease_s,
+        why: "planned work".to_owned(),
+    })
+}
+
+fn incidents() -> Chain {
+    incidents_with(&ALL)
+}
+
+fn incidents_with(channels: &[&str]) -> Chain {
+    let mut chain = Chain::new(limits::STREAM_INCIDENTS);
+    chain.rules = chain.rules.with_channels(channels);
+    chain
+}
+
+/// Lets time alone act until `end`; gives the second, the rule and who is told of each receipt.
+fn pass(chain: &mut Chain, end_s: i64) -> Vec<(i64, String, String)> {
+    let mut seen = Vec::new();
+    while let Some(due) = chain.state.next_due().filter(|due| *due <= START.plus_secs(end_s)) {
+        let (decision, _) = chain.act(due, &Command::Tick);
+        let Decision::Seal(sealing) = decision else { panic!("due, and nothing to do") };
+        for draft in sealing.drafts {
+            let rule = draft.rule.clone().unwrap().into_owned();
+            seen.push(((due.0 - START.0) / 1_000_000, rule, tell(&draft)));
+        }
+    }
+    seen
+}
+
+fn tell(draft: &Draft) -> String {
+    let told = draft.metadata.iter().find(|(key, _)| key == "tell");
+    match told {
+        Some((_, Meta::Text(channels))) => channels.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn pages(seen: &[(i64, String, String)]) -> Vec<(i64, &str)> {
+    let paged = seen.iter().filter(|(_, rule, _)| rule == "incident.escalate");
+    paged.map(|(at, _, tell)| (*at, &**tell)).collect()
+}
+
+#[test]
+fn every_phase_meets_every_other() {
+    let mut out = String::new();
+    for from in AlertPhase::ALL {
+        let steps: &[AlertPhase] = match from {
+            AlertPhase::Inactive => &[],
+            AlertPhase::Pending => &[AlertPhase::Pending],
+            AlertPhase::Firing => &[AlertPhase::Pending, AlertPhase::Firing],
+            AlertPhase::Recovering => &[AlertPhase::Firing, AlertPhase::Recovering],
+        };
+        let steps: Vec<_> =
+            steps.iter().zip(0..).map(|(to, at)| (at, alert("errors", *to))).collect();
+        let chain = incidents().after(&steps);
+        for to in AlertPhase::ALL {
+            let shown = chain.show(50, &alert("errors", *to));
+            out += &format!("{} × {}\n{shown}", from.as_str(), to.as_str());
+        }
+    }
+    insta::assert_snapshot!("alerts", out);
+}
+
+#[test]
+fn every_incident_meets_every_deed() {
+    let fired = (0, fires("errors", Severity::Sev1, "http"));
+    let ended = (10, over("errors", Severity::Sev1, "http"));
+    let status = |status| IncidentDeed::Status { status, text: "found it".to_owned() };
+    let mut out = String::new();
+    for (name, steps) in [
+        ("none", vec![]),
+        ("investigating", vec![fired.clone()]),
+        ("acknowledged", vec![fired.clone(), (5, on(1, IncidentDeed::Acknowledge))]),
+        ("identified", vec![fired.clone(), (5, on(1, status(IncidentStatus::Identified)))]),
+        ("monitoring", vec![fired.clone(), ended.clone()]),
+        ("resolved", vec![fired, ended, (20, on(1, status(IncidentStatus::Resolved)))]),
+    ] {
+        let chain = incidents().after(&steps);
+        let text = || "what we know".to_owned();
+        let role = IncidentRole::Commander;
+        for (what, command) in [
+            ("acknowledge", on(1, IncidentDeed::Acknowledge)),
+            ("assign", on(1, IncidentDeed::Assign { role, who: "ada".to_owned() })),
+            ("grade", on(1, IncidentDeed::Grade { severity: Severity::Sev2 })),
+            ("identify", on(1, status(IncidentStatus::Identified))),
+            ("resolve", on(1, status(IncidentStatus::Resolved))),
+            ("update", on(1, IncidentDeed::Update { text: text() })),
+            ("note", on(1, IncidentDeed::Note { text: text() })),
+            ("tick", Command::Tick),
+        ] {
+            out += &format!("{name} × {what}\n{}", chain.show(50, &command));
+        }
+    }
+    insta::assert_snapshot!("deeds", out);
+}
+
+#[test]
+fn nobody_answers_and_the_ladder_of_a_sev_1_is_climbed_to_the_second() {
+    let mut chain = incidents();
+    let (decision, _) = chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    let Decision::Seal(sealing) = decision else { panic!("it opens an incident") };
+    let everybody = "slack,telegram,webhook,alertmanager,statuspage,pagerduty";
+    assert_eq!(tell(&sealing.drafts[1]), everybody);
+    let seen = pass(&mut chain, 3_600);
+    assert_eq!(
+        pages(&seen),
+        [
+            (300, "pagerduty"),
+            (600, "pagerduty-secondary"),
+            (900, "pagerduty-commander"),
+            (1_800, "pagerduty-executive"),
+        ]
+    );
+    let updates: Vec<i64> =
+        seen.iter().filter(|(_, rule, _)| rule == "incident.update").map(|(at, ..)| *at).collect();
+    assert_eq!(updates, [900, 1_800, 2_700, 3_600]);
+}
+
+#[test]
+fn who_acknowledges_is_paged_no_more_and_the_commander_still_is() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    chain.act(START.plus_secs(299), &on(1, IncidentDeed::Acknowledge));
+    let seen = pass(&mut chain, 3_600);
+    let expected = [(900, "pagerduty-commander"), (1_800, "pagerduty-executive")];
+    assert_eq!(pages(&seen), expected);
+    let incident = chain.state.incidents().unwrap().incident(1).unwrap();
+    assert_eq!(incident.acknowledged_us, Some(START.plus_secs(299).0));
+    assert_eq!(incident.acknowledged_by.as_deref(), Some("tester"));
+}
+
+#[test]
+fn a_step_that_would_tell_nobody_is_skipped_at_once() {
+    let mut chain =
+        incidents_with(&["pagerduty-secondary", "pagerduty-commander", "pagerduty-executive"]);
+    let (decision, _) = chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    let Decision::Seal(sealing) = decision else { panic!("it opens an incident") };
+    // Nobody is there at 0 and at 300: whom 600 would have reached is told at once.
+    assert_eq!(tell(&sealing.drafts[1]), "pagerduty-secondary");
+    let seen = pass(&mut chain, 3_600);
+    let expected = [(300, "pagerduty-commander"), (1_200, "pagerduty-executive")];
+    assert_eq!(pages(&seen), expected);
+}
+
+#[test]
+fn a_ladder_of_alerts_is_one_incident_that_climbs_once() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors-p2", Severity::Sev2, "http"));
+    chain.act(START.plus_secs(60), &fires("errors-p1", Severity::Sev1, "http"));
+    let mut inhibited = alert_of("errors-p3", AlertPhase::Firing, Severity::Sev3, "http");
+    inhibited.inhibited_by = Some("errors-p1".to_owned());
+    chain.act(START.plus_secs(70), &Command::Alert(inhibited));
+    chain.act(START.plus_secs(80), &fires("latency", Severity::Sev2, "http"));
+    let state = chain.state.incidents().unwrap();
+    assert_eq!(state.count(), 1);
+    let incident = state.incident(1).unwrap();
+    assert_eq!((incident.severity, state.alerts_of(1).count()), (Severity::Sev1, 4));
+    // The ladder of the worse severity counts from when it was found to be worse.
+    assert_eq!(pages(&pass(&mut chain, 370)), [(360, "pagerduty")]);
+}
+
+#[test]
+fn a_cascade_is_one_incident_and_its_cause_stands_on_nothing_else_that_fails() {
+    let mut chain = incidents();
+    for (at, component) in [(0, "http"), (5, "pubsub"), (9, "ledger")] {
+        chain.act(START.plus_secs(at), &fires(component, Severity::Sev2, component));
+    }
+    chain.act(START.plus_secs(20), &fires("mail", Severity::Sev3, "mail"));
+    let state = chain.state.incidents().unwrap();
+    let components: Vec<_> =
+        state.open().iter().map(|incident| incident.components.join(" ")).collect();
+    assert_eq!(components, ["http pubsub ledger", "mail"]);
+    let names: Vec<&str> = state.open()[0].components.iter().map(|name| &**name).collect();
+    assert_eq!(chain.rules.oncall().cause(&names), Some("ledger"));
+}
+
+#[test]
+fn calm_resolves_an_incident_and_a_relapse_does_not_open_another() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors", Severity::Sev2, "http"));
+    chain.act(START.plus_secs(100), &over("errors", Severity::Sev2, "http"));
+    chain.act(START.plus_secs(200), &fires("errors", Severity::Sev2, "http"));
+    let status =
+        |chain: &Chain| chain.state.incidents().unwrap().incident(1).map(|held| held.status);
+    assert_eq!(status(&chain), Some(IncidentStatus::Investigating));
+    chain.act(START.plus_secs(250), &over("errors", Severity::Sev2, "http"));
+    assert_eq!(status(&chain), Some(IncidentStatus::Monitoring));
+    let seen = pass(&mut chain, 600);
+    let last = seen.last().unwrap();
+    assert_eq!((last.0, &*last.1), (550, "incident.resolve"));
+    assert_eq!(last.2, "slack,telegram,webhook,alertmanager,statuspage,pagerduty");
+    assert_eq!((status(&chain), chain.state.next_due()), (None, None));
+    assert!(chain.state.incidents().unwrap().alerts().is_empty());
+}
+
+#[test]
+fn what_is_silenced_opens_no_incident_until_the_silence_ends() {
+    for matcher in ["rule=errors", "component=http", "alert=errors{a=\"b\"}"] {
+        let mut chain = incidents();
+        chain.act(START, &silence(matcher, 60));
+        chain.act(START.plus_secs(1), &fires("errors{a=\"b\"}", Severity::Sev1, "http"));
+        assert!(chain.state.incidents().unwrap().open().is_empty(), "{matcher}");
+        let again = fires("errors{a=\"b\"}", Severity::Sev1, "http");
+        assert_eq!(chain.decide(START.plus_secs(59), &again), Decision::Nothing, "{matcher}");
+        assert_eq!(pass(&mut chain, 60)[0].1, "silence.lease_end", "{matcher}");
+        chain.act(START.plus_secs(61), &again);
+        assert_eq!(chain.state.incidents().unwrap().open().len(), 1, "{matcher}");
+    }
+    let mut chain = incidents();
+    chain.act(START, &silence("rule=other", 60));
+    chain.act(START.plus_secs(1), &fires("errors", Severity::Sev1, "http"));
+    assert_eq!(chain.state.incidents().unwrap().open().len(), 1);
+}
+
+#[test]
+fn an_incident_does_not_end_while_an_alert_fires_and_takes_corrections_afterwards() {
+    let mut chain = incidents();
+    let resolve = || {
+        let text = "rolled back".to_owned();
+        on(1, IncidentDeed::Status { status: IncidentStatus::Resolved, text })
+    };
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    chain.act(START.plus_secs(1), &resolve());
+    assert!(chain.state.incidents().unwrap().incident(1).is_some());
+    chain.act(START.plus_secs(2), &over("errors", Severity::Sev1, "http"));
+    chain.act(START.plus_secs(3), &resolve());
+    assert!(chain.state.incidents().unwrap().incident(1).is_none());
+    let note = || IncidentDeed::Note { text: "it began earlier".to_owned() };
+    assert!(matches!(chain.decide(START.plus_secs(4), &on(1, note())), Decision::Seal(_)));
+    for absent in [0, 2] {
+        let decision = chain.decide(START.plus_secs(4), &on(absent, note()));
+        assert!(matches!(decision, Decision::Reject(_)), "{absent}");
+    }
+}
+
+#[test]
+fn a_channel_that_does_not_take_it_is_stood_in_for_once() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    let deed = || IncidentDeed::Unreachable { channel: "pagerduty".to_owned() };
+    let (decision, _) = chain.act(START.plus_secs(9), &on(1, deed()));
+    let Decision::Seal(sealing) = decision else { panic!("others are told") };
+    assert_eq!(tell(&sealing.drafts[0]), "slack,telegram,webhook,alertmanager");
+    assert_eq!(chain.decide(START.plus_secs(10), &on(1, deed())), Decision::Nothing);
+}
+
+#[test]
+fn states_read_back_from_their_snapshots() {
+    let mut chain = incidents();
+    chain.act(START, &silence("rule=other", 60));
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    chain.act(START, &alert("pending", AlertPhase::Pending));
+    chain.act(START.plus_secs(9), &on(1, IncidentDeed::Acknowledge));
+    let who = "ada".to_owned();
+    chain.act(START.plus_secs(9), &on(1, IncidentDeed::Assign { role: IncidentRole::Scribe, who }));
+    let bytes = chain.state.to_snapshot();
+    assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
+}
+
+pub(super) fn begin(channel: &str, from: u64) -> Command {
+    Command::Notice(NoticeChange::Begin { channel: channel.to_owned(), from })
+}
+
+fn notices() -> Chain {
+    Chain::new(limits::STREAM_NOTICES).after(&[(0, begin("slack", 3))])
+}
+
+fn telling(channel: &str, seq: u64) -> Command {
+    let channel = channel.to_owned();
+    Command::Notice(NoticeChange::Tell(Telling { channel, seq, incident: incident_name(1) }))
+}
+
+#[test]
+fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
+    for outcome in TellOutcome::ALL.iter().copied() {
+        let mut chain = notices();
+        let (_, ids) = chain.act(START.plus_secs(1), &telling("slack", 5));
+        let refused = |chain: &Chain, command: &Command| {
+            matches!(chain.decide(START.plus_secs(2), command), Decision::Reject(_))
+        };
+        assert!(refused(&chain, &telling("slack", 6)), "one is open");
+        assert!(refused(&chain, &telling("mail", 5)), "never begun");
+        let told = Command::Notice(NoticeChange::Told { attempt: ids[0], outcome });
+        chain.act(START.plus_secs(2), &told);
+        assert!(refused(&chain, &told), "settled once");
+        let ended = matches!(outcome, TellOutcome::Delivered | TellOutcome::Refused);
+        assert_eq!(refused(&chain, &telling("slack", 5)), ended, "{outcome:?}");
+        assert!(!refused(&chain, &telling("slack", 6)));
+        let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
+        assert_eq!(channel.is_unknown, outcome == TellOutcome::Unknown);
+        assert_eq!((channel.failures, channel.next), if ended { (0, 6) } else { (1, 5) });
+        let bytes = chain.state.to_snapshot();
+        assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
+    }
+}
