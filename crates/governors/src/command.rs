@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 use types::{
-    EntitlementId, Hash, KeyId, Micros, Millis, Operation, Reason, ReceiptId, Scopes, Severity, Usage,
+    EntitlementId, Hash, KeyId, Micros, Millis, Operation, Reason, ReceiptId, Scopes, Severity,
+    Usage,
 };
 
 use crate::period::Period;

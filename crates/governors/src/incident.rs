@@ -8,9 +8,11 @@ mod alert;
 mod change;
 mod silence;
 mod state;
+mod story;
 mod tick;
 
 pub use state::{Alert, Incident, IncidentsState, Silence};
+pub use story::{Mark, Marks, Moment, Story};
 
 pub(crate) use tick::tick;
 

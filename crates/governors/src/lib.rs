@@ -40,8 +40,8 @@ mod tick;
 pub use command::{
     AlertChange, AlertPhase, BudgetChange, Charge, Command, Declared, EntitlementAction,
     EntitlementChange, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
-    NoticeChange, Outcome, OutcomeStatus, Reserve, SettingChange, Signal, SilenceChange, SourceChange,
-    TellOutcome, Telling,
+    NoticeChange, Outcome, OutcomeStatus, Reserve, SettingChange, Signal, SilenceChange,
+    SourceChange, TellOutcome, Telling,
 };
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
 pub use labels::{Touch, touches, transition_labels};

@@ -113,7 +113,8 @@ impl NoticesState {
                     (channel.failures, channel.is_unknown) = (0, false);
                 }
                 channel.next = place;
-                channel.open = Some(OpenNotice { attempt: receipt.id, seq: place, since_us: receipt.at.0 });
+                channel.open =
+                    Some(OpenNotice { attempt: receipt.id, seq: place, since_us: receipt.at.0 });
             }
             (Kind::ActionResult, rule::NOTICE_TOLD, Ok(at)) => {
                 let word = receipt.status.ok_or(FoldError::Field { field: "status" })?.text();
@@ -163,8 +164,9 @@ fn begin(state: &NoticesState, channel: &str, from: u64, cx: &Context<'_>) -> De
     if state.channels.len() >= 2 * limits::CHANNELS {
         return refused("there are as many channels as may be");
     }
-    let mut draft =
-        transition(TELL, rule::NOTICE_BEGIN, cx.actor).states("absent", "live").with("place", int(from));
+    let mut draft = transition(TELL, rule::NOTICE_BEGIN, cx.actor)
+        .states("absent", "live")
+        .with("place", int(from));
     draft.subject = Some(channel.to_owned().into());
     seal(draft)
 }

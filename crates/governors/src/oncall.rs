@@ -51,8 +51,7 @@ pub(crate) struct Next {
 impl Policy {
     /// The policy of the shipped catalogue.
     pub(crate) fn builtin() -> Result<Policy, CatalogueError> {
-        let root: Table =
-            SHIPPED.parse().map_err(|_| CatalogueError::Syntax { line: 1 })?;
+        let root: Table = SHIPPED.parse().map_err(|_| CatalogueError::Syntax { line: 1 })?;
         Policy::read(&Section { path: String::new(), table: &root }.section("oncall")?)
     }
 

@@ -106,7 +106,15 @@ impl Rules {
             CatalogueError::Syntax { line: before.matches('\n').count() + 1 }
         })?;
         let root = Section { path: String::new(), table: &root };
-        root.only(&["version", "currency", "default_plan", "plans", "models", "signals", "oncall"])?;
+        root.only(&[
+            "version",
+            "currency",
+            "default_plan",
+            "plans",
+            "models",
+            "signals",
+            "oncall",
+        ])?;
         let signals = root.section("signals")?;
         signals.only(&["default", "metrics", "severity"])?;
         let default_profile = profile(&signals.section("default")?, None)?;

@@ -19,8 +19,7 @@ pub enum Severity {
 
 impl Severity {
     /// Every level, the worst first.
-    pub const ALL: [Severity; 4] =
-        [Severity::Sev1, Severity::Sev2, Severity::Sev3, Severity::Sev4];
+    pub const ALL: [Severity; 4] = [Severity::Sev1, Severity::Sev2, Severity::Sev3, Severity::Sev4];
 
     /// The word in receipts, rules and answers.
     #[must_use]

@@ -156,8 +156,7 @@ pub(super) fn resolve(incident: &Incident, actor: &str, now: Micros) -> Draft {
 
 /// Why the form of a change is wrong, whatever stands.
 fn fault(change: &IncidentChange) -> Option<&'static str> {
-    let is_word =
-        |word: &str| !word.is_empty() && is_keepable(word, limits::METADATA_VALUE_CHARS);
+    let is_word = |word: &str| !word.is_empty() && is_keepable(word, limits::METADATA_VALUE_CHARS);
     let is_text = |text: &str| is_keepable(text, limits::INCIDENT_TEXT_CHARS);
     let fits = match change {
         IncidentChange::Declare(Declared { title, component, text, .. }) => {

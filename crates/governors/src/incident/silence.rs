@@ -17,11 +17,7 @@ use crate::invalid_field;
 const MATCHERS: [&str; 3] = ["rule", "component", "alert"];
 
 /// Decides a change to the silences.
-pub(super) fn decide(
-    state: &IncidentsState,
-    change: &SilenceChange,
-    cx: &Context<'_>,
-) -> Decision {
+pub(super) fn decide(state: &IncidentsState, change: &SilenceChange, cx: &Context<'_>) -> Decision {
     let (SilenceChange::Set { matcher, .. } | SilenceChange::Clear { matcher }) = change;
     if !is_matcher(matcher) {
         return invalid_field("matcher is none of rule=ID, component=NAME and alert=KEY");
@@ -40,7 +36,9 @@ pub(super) fn decide(
         SilenceChange::Set { why, .. } if !is_keepable(why, limits::INCIDENT_TEXT_CHARS) => {
             return invalid_field("why is too long, or holds a control character");
         }
-        SilenceChange::Set { .. } if held.is_none() && state.silences().len() >= limits::SILENCES => {
+        SilenceChange::Set { .. }
+            if held.is_none() && state.silences().len() >= limits::SILENCES =>
+        {
             refused(rule::SILENCE_SET, "there are as many silences as may be")
         }
         SilenceChange::Set { lease_s, why, .. } => {
@@ -72,8 +70,7 @@ pub(super) fn end(silence: &Silence) -> Draft {
 }
 
 fn is_matcher(matcher: &str) -> bool {
-    let named = matcher.split_once('=').filter(|(key, value)| {
-        MATCHERS.contains(key) && !value.is_empty()
-    });
+    let named =
+        matcher.split_once('=').filter(|(key, value)| MATCHERS.contains(key) && !value.is_empty());
     named.is_some() && is_keepable(matcher, limits::METADATA_VALUE_CHARS)
 }

@@ -346,3 +346,71 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
     }
 }
+
+/// The story that a chain's receipts tell.
+fn story(chain: &Chain, number: u64) -> crate::incident::Story {
+    let mut story = crate::incident::Story::new(number);
+    chain.cores.iter().for_each(|core| story.take(&View::scan(core).unwrap()));
+    story
+}
+
+#[test]
+fn a_post_mortem_cites_a_receipt_for_every_sentence_and_leaves_blank_what_nobody_said() {
+    let mut chain = incidents().after(&[
+        (0, alert("errors", AlertPhase::Pending)),
+        (5, alert("other", AlertPhase::Pending)),
+        (9, alert("other", AlertPhase::Inactive)),
+        (60, alert("errors", AlertPhase::Firing)),
+        (120, on(1, IncidentDeed::Acknowledge)),
+        (
+            200,
+            on(
+                1,
+                IncidentDeed::Status {
+                    status: IncidentStatus::Identified,
+                    text: "a bad deploy # of | <the> [store]".to_owned(),
+                },
+            ),
+        ),
+        (240, alert("errors", AlertPhase::Recovering)),
+        (300, alert("errors", AlertPhase::Inactive)),
+    ]);
+    pass(&mut chain, 1_000);
+    chain.act(START.plus_secs(2_000), &on(1, IncidentDeed::Note { text: "it was 3 %".to_owned() }));
+    let told = story(&chain, 1);
+    let page = told.post_mortem();
+    let ids: Vec<String> =
+        chain.cores.iter().map(|core| View::scan(core).unwrap().id.to_string()).collect();
+    let sentences = page.lines().filter(|line| line.starts_with("- ") && !line.contains("[ ]"));
+    let mut count = 0;
+    for line in sentences {
+        count += 1;
+        assert!(ids.iter().any(|id| line.ends_with(&format!("[{id}]"))), "{line}");
+    }
+    assert_eq!(count, told.moments().len() + 1);
+    for (row, seconds) in [
+        ("Detection", "60.0"),
+        ("Acknowledgement", "60.0"),
+        ("Diagnosis", "140.0"),
+        ("Mitigation", "240.0"),
+        ("Resolution", "540.0"),
+        ("Impact", "300.0"),
+    ] {
+        let line = page.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap();
+        assert!(line.ends_with(&format!("| {seconds} |")), "{line}");
+    }
+    assert!(page.contains("a bad deploy \\# of \\| \\<the\\> \\[store\\]"));
+    assert!(page.contains("## Contributing Factors\n\n________\n"));
+    assert!(page.contains("## Corrections\n\n- ") && page.contains("it was 3 %"));
+    assert!(!page.contains("Alert other"), "what was over before is no part of it");
+    assert!(!story(&chain, 2).is_there());
+}
+
+#[test]
+fn an_incident_that_goes_on_has_blanks_for_what_has_not_come() {
+    let chain = incidents().after(&[(0, fires("errors", Severity::Sev1, "http"))]);
+    let page = story(&chain, 1).post_mortem();
+    let resolution = page.lines().find(|line| line.starts_with("| Resolution |")).unwrap();
+    assert!(resolution.ends_with("| ________ | ________ |"), "{resolution}");
+    assert!(page.contains("## Root Cause\n\n________\n"));
+}
