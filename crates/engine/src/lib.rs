@@ -21,6 +21,7 @@ pub mod copy;
 mod decider;
 mod drain;
 pub mod edge;
+pub mod incidents;
 pub mod intake;
 pub mod keys;
 mod load;
