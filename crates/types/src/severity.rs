@@ -4,6 +4,8 @@
 //!
 //! Seed 001 says SEV-1 to SEV-4, 002 and 004 say P1 to P4 and P0, 003 says critical and warning.
 
+use std::fmt;
+
 /// From the worst to the mildest, and ordered so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -51,6 +53,12 @@ impl Severity {
             "sev4" | "p4" | "info" => Severity::Sev4,
             _ => return None,
         })
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

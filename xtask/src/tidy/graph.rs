@@ -51,11 +51,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dialect", &["types"]),
     // State is a fold over receipts, so the governors read them.
     ("governors", &["types", "ledger"]),
-    ("engine", &["types", "settings", "ledger", "governors", "dialect", "telemetry"]),
+    ("runbook", &["types"]),
+    ("engine", &["types", "settings", "ledger", "governors", "dialect", "runbook", "telemetry"]),
     ("store", &["types", "ledger", "engine"]),
-    ("gateway", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
+    (
+        "gateway",
+        &["types", "settings", "ledger", "governors", "dialect", "runbook", "telemetry", "engine"],
+    ),
     ("gcp", &["types", "settings", "ledger", "governors", "dialect", "telemetry", "engine"]),
-    ("egress", &["types", "engine", "telemetry"]),
+    ("egress", &["types", "settings", "dialect", "engine", "telemetry"]),
     ("tai", PRODUCT),
     ("testkit", PRODUCT),
     (
@@ -66,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "governors",
             "dialect",
+            "runbook",
             "telemetry",
             "engine",
             "store",
@@ -85,6 +90,7 @@ const PRODUCT: &[&str] = &[
     "ledger",
     "governors",
     "dialect",
+    "runbook",
     "telemetry",
     "engine",
     "store",
@@ -94,7 +100,7 @@ const PRODUCT: &[&str] = &[
 ];
 
 /// The crates without runtime, clock, randomness and I/O.
-pub const PURE: &[&str] = &["types", "settings", "ledger", "governors", "dialect"];
+pub const PURE: &[&str] = &["types", "settings", "ledger", "governors", "dialect", "runbook"];
 
 const IMPURE: &[&str] =
     &["tokio", "axum", "hyper", "rusqlite", "tracing", "getrandom", "uuid", "rand"];
