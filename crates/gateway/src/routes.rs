@@ -5,10 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{FromRequestParts, Query, RawPathParams, Request};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
@@ -16,10 +19,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method};
-use http_body_util::BodyExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use hyper::body::Frame;
 use telemetry::metrics::Endpoint;
+use telemetry::trace::{self, Context};
 use types::{Reason, TenantId};
+use uuid::Uuid;
 
 use crate::answer::{Answer, Facts, Fault, Handled, X_REQUEST_ID, ai_envelope, envelope, fault};
 use crate::caller::{Caller, identify};
@@ -28,8 +33,12 @@ use crate::rate::{Allowance, Criticality, Place, TenantPlace};
 use crate::sources::source;
 use crate::table::{Handler, ROUTES, Route};
 use crate::{
-    Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts, validation,
+    Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts, status, validation,
 };
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
 
 /// The address of the peer, which the accept loop puts beside each request.
 #[derive(Debug, Clone, Copy)]
@@ -72,19 +81,21 @@ async fn astray(
 ) -> Response {
     let started = Instant::now();
     let met = Met::new(&request);
+    let context = met.context;
     let method = method_name(request.method());
     let detail = match reason {
         Reason::MethodNotAllowed => "the route does not take this method",
         _ => "there is no such route",
     };
     let outcome = Err(fault(reason, detail));
-    finish(gateway, endpoint, Ended { route: None, method, started, outcome, met })
+    let ended = Ended { route: None, method, started, outcome, met };
+    trace::within(Some(context), || finish(gateway, endpoint, ended))
 }
 
 /// What was learned of a request on its way, and what it holds.
-#[derive(Default)]
 struct Met {
     request_id: String,
+    context: Context,
     source: Option<IpAddr>,
     tenant: Option<TenantId>,
     allowance: Option<Allowance>,
@@ -94,7 +105,18 @@ struct Met {
 
 impl Met {
     fn new(request: &Request) -> Met {
-        Met { request_id: request_id(request), ..Met::default() }
+        let unique = Uuid::now_v7();
+        let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+        let context = Context::read(header(&TRACEPARENT), header(&X_TRACE_ID), unique.as_u128());
+        Met {
+            request_id: request_id(request, unique),
+            context,
+            source: None,
+            tenant: None,
+            allowance: None,
+            place: None,
+            tenant_place: None,
+        }
     }
 }
 
@@ -108,10 +130,14 @@ async fn through(
 ) -> Response {
     let started = Instant::now();
     let mut met = Met::new(&request);
-    let options = gateway.options();
-    let outcome = limited(gateway, &options, route, request, &mut met).await;
-    let (route, method) = (Some(route), route.method);
-    finish(gateway, endpoint, Ended { route, method, started, outcome, met })
+    let context = met.context;
+    let handled = async {
+        let options = gateway.options();
+        let outcome = limited(gateway, &options, route, request, &mut met).await;
+        let (route, method) = (Some(route), route.method);
+        finish(gateway, endpoint, Ended { route, method, started, outcome, met })
+    };
+    trace::follow(context, handled).await
 }
 
 async fn limited(
@@ -221,6 +247,7 @@ async fn dispatch(
         Handler::Metrics if options.metrics_enabled => plain(metrics(gateway)),
         Handler::Metrics => Err(fault(Reason::NotFound, "metrics are switched off")),
         Handler::OpenApi => plain(openapi::answer()),
+        Handler::Status(form) => status::answer(gateway, form).await,
         Handler::Pubsub => {
             let bytes = ruled(gateway, options, (route, met), (&parts.headers, body)).await?;
             pubsub::push(gateway, options, caller, &bytes).await
@@ -293,11 +320,11 @@ fn method_name(method: &Method) -> &'static str {
 }
 
 /// The caller's request id when it is a good one, else a new one that sorts by time.
-fn request_id(request: &Request) -> String {
+fn request_id(request: &Request, unique: Uuid) -> String {
     let given = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
     match given.filter(|text| dialect::request_id::check_key(text).is_ok()) {
         Some(text) => text.to_owned(),
-        None => uuid::Uuid::now_v7().to_string(),
+        None => unique.to_string(),
     }
 }
 
@@ -337,6 +364,14 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    // Whoever named no trace is told of none: its lines are found by the request id.
+    if met.context.was_asked() {
+        let ids = [(X_TRACE_ID, met.context.trace_id()), (X_SPAN_ID, met.context.span_id())];
+        for (name, id) in ids {
+            let value = HeaderValue::from_str(id.as_str());
+            response.headers_mut().extend(value.ok().map(|value| (name, value)));
+        }
+    }
     if let Some(allowance) = met.allowance {
         allowance.onto(response.headers_mut());
     }
@@ -345,13 +380,10 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     }
     if facts.streams {
         // In work until the last word.
-        let (body, held) =
-            (std::mem::take(response.body_mut()), (met.place.take(), met.tenant_place.take()));
-        let holding = body.map_frame(move |frame| {
-            let _held = &held;
-            frame
-        });
-        *response.body_mut() = axum::body::Body::new(holding);
+        let body = std::mem::take(response.body_mut());
+        let places = (met.place.take(), met.tenant_place.take());
+        let streamed = Streamed { body, context: met.context, _places: places };
+        *response.body_mut() = axum::body::Body::new(streamed);
     }
     let took = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
@@ -359,6 +391,27 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     let line = Line { path, method, status, duration_ms: took * 1e3, request_id: &request_id };
     log(&line, &facts, &met);
     response
+}
+
+/// An answer that is still being written: it keeps its places, and what is logged on the way is about
+/// its request.
+struct Streamed {
+    body: axum::body::Body,
+    context: Context,
+    _places: (Option<Place>, Option<TenantPlace>),
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let context = self.context;
+        trace::within(Some(context), || Pin::new(&mut self.body).poll_frame(cx))
+    }
 }
 
 /// What every line says of a request.

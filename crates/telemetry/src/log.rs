@@ -1,6 +1,6 @@
-//! The log: one JSON object per line, to stdout or to a file.
+//! The log: one JSON object per line, to stdout or to a file, and for who sends it elsewhere.
 //!
-//! Owns the subscriber, from an event to a line in the writer's queue. Refuses to know what is
+//! Owns the subscriber, from an event to a line in the queues of the sinks. Refuses to know what is
 //! worth a line and at which level; ERROR means that a person must look.
 //!
 //! This is a layer of its own and not a formatter inside the subscriber crate's `fmt` layer:
@@ -8,11 +8,14 @@
 //! is kept before it is redacted.
 
 mod line;
+mod outbox;
 mod redact;
 mod sink;
+mod text;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -23,21 +26,45 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use types::Clock;
 
-use crate::Error;
+use crate::{Error, trace};
 
 pub use line::{CUT_MARK, Fields, VALUE_BYTES, format_line};
+pub use outbox::{Outbox, OutboxOptions, Taken};
 pub use redact::{REDACTED, is_sensitive, mask};
 pub use sink::LogHandle;
 
-/// Starts the log of the process: events of `level` and above go to `file`, or to stdout where
-/// there is none. The directories of the file are made. Keep the handle until the process ends;
-/// dropping it waits for the lines that are queued.
+/// Which events are logged, how, and where to.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The least severe level.
+    pub level: Level,
+    /// One JSON object a line; else text for people, with the same fields.
+    pub is_structured: bool,
+    /// The file that takes the lines; without it they go to stdout.
+    pub file: Option<FileOptions>,
+    /// Lines are kept to be sent elsewhere too.
+    pub outbox: Option<OutboxOptions>,
+}
+
+/// A log file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Where it is. Its directories are made.
+    pub path: PathBuf,
+    /// Lines that are written together.
+    pub buffer_lines: usize,
+    /// How long a line may wait for others. A line of level ERROR waits for none.
+    pub flush_interval: Duration,
+}
+
+/// Starts the log of the process. Keep the handle until the process ends; dropping it waits for the
+/// lines that are queued.
 ///
 /// # Errors
 /// [`Error::LogFile`] where the file cannot be opened, [`Error::LogWriter`] where no thread can
 /// be started, [`Error::LogInstalled`] where the process has a subscriber already.
-pub fn init(level: Level, file: Option<&Path>, clock: Arc<dyn Clock>) -> Result<LogHandle, Error> {
-    let (subscriber, handle) = subscriber(level, file, clock)?;
+pub fn init(options: &LogOptions, clock: Arc<dyn Clock>) -> Result<LogHandle, Error> {
+    let (subscriber, handle) = subscriber(options, clock)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::LogInstalled)?;
     Ok(handle)
 }
@@ -47,13 +74,16 @@ pub fn init(level: Level, file: Option<&Path>, clock: Arc<dyn Clock>) -> Result<
 /// # Errors
 /// As [`init`], without [`Error::LogInstalled`].
 pub fn subscriber(
-    level: Level,
-    file: Option<&Path>,
+    options: &LogOptions,
     clock: Arc<dyn Clock>,
 ) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), Error> {
-    let mut handle = sink::start(file)?;
-    let layer = LineLayer { clock, queue: handle.queue() };
-    let (filter, reload) = reload::Layer::new(LevelFilter::from_level(level));
+    let mut handle = sink::start(options.file.as_ref(), options.is_structured)?;
+    let outbox = options.outbox.map(Outbox::new);
+    if let Some(outbox) = &outbox {
+        handle.set_outbox(outbox.clone());
+    }
+    let layer = LineLayer { clock, queue: handle.queue(), outbox };
+    let (filter, reload) = reload::Layer::new(LevelFilter::from_level(options.level));
     // A reload fails only when the subscriber is gone, and then nothing is logged at all.
     handle.on_level(Box::new(move |level| drop(reload.reload(LevelFilter::from_level(level)))));
     let subscriber = Registry::default().with(filter).with(layer);
@@ -63,6 +93,7 @@ pub fn subscriber(
 struct LineLayer {
     clock: Arc<dyn Clock>,
     queue: sink::Queue,
+    outbox: Option<Outbox>,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
@@ -87,12 +118,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         event.record(&mut fields);
         let (level, logger) = (*event.metadata().level(), event.metadata().target());
         let mut line = line::Line::new(self.clock.now(), level, logger, &fields);
+        if let Some(context) = trace::current() {
+            line.trace(&context);
+        }
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 line.span(fields);
             }
         }
-        self.queue.push(line.finish());
+        let line = line.finish();
+        if let Some(outbox) = &self.outbox
+            && !fields.is_about(Outbox::DEPENDENCY)
+        {
+            outbox.push(line.clone());
+        }
+        self.queue.push(line, level == Level::ERROR);
     }
 }
 

@@ -4,13 +4,22 @@
 //! tenant is never a label: label values are `&'static str`, so that text from a request cannot
 //! become a series, and every set of values is closed when the program is compiled.
 //!
-//! Names are those that the runbooks query (seeds 000 and 001) and keep their own units.
+//! Names are those that the runbooks query (seeds 000, 001 and 003) and keep their own units. What
+//! two of them query under two names is counted once: the second family is made from the first when
+//! somebody looks.
 
 mod handle;
+mod observe;
+mod sample;
 mod table;
+mod views;
 
 pub use handle::{Endpoint, Family};
 pub use table::{Metrics, table};
+pub use views::views;
+
+/// The name and the value of a label.
+pub type Label<'a> = (&'a str, &'a str);
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +47,7 @@ impl Kind {
 /// One metric.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricRow {
-    /// The field of [`Metrics`].
+    /// The field of [`Metrics`]; empty for a family that is made from another.
     pub field: &'static str,
     /// The name as scraped, verbatim.
     pub name: &'static str,
@@ -61,7 +70,7 @@ pub fn markdown() -> String {
          `GET /metrics` answers in the Prometheus text format 0.0.4. A tenant is never a label.\n\n\
          | Name | Type | Labels | Buckets | Meaning |\n|---|---|---|---|---|\n",
     );
-    for row in table() {
+    for row in table().iter().chain(views()) {
         let labels: Vec<String> = row.labels.iter().map(|label| format!("`{label}`")).collect();
         let buckets: Vec<String> = row.buckets.iter().map(f64::to_string).collect();
         page.push_str(&format!(

@@ -60,8 +60,16 @@ fn names_that_clash_are_kept_apart() {
         (&[("r#type", "refusal")], r#""type":"refusal""#),
         (&[("a", "1"), ("a", "2")], r#""a":"2""#),
         (&[("error.name", "Io"), ("error.code", "E1")], r#""error":{"code":"E1","name":"Io"}"#),
-        (&[("error.name", "Io"), ("error", "broken")], r#""error":{"name":"Io","value":"broken"}"#),
-        (&[("error", "broken"), ("error.name", "Io")], r#""error":"broken","error.name":"Io""#),
+        (&[("peer.name", "a"), ("peer", "b")], r#""peer":{"name":"a","value":"b"}"#),
+        (&[("peer", "b"), ("peer.name", "a")], r#""peer":"b","peer.name":"a""#),
+        (
+            &[("error.name", "Io"), ("error", "broken")],
+            r#""error":{"message":"broken","name":"Io"}"#,
+        ),
+        (
+            &[("error", "broken"), ("error.name", "Io")],
+            r#""error":{"message":"broken","name":"Io"}"#,
+        ),
         (&[(".a", "1"), ("b.", "2")], r#"".a":"1","b.":"2""#),
         (&[("we\"ird", "1")], r#""we\"ird":"1""#),
     ] {
@@ -71,6 +79,25 @@ fn names_that_clash_are_kept_apart() {
     let span = fields(&[("message", "m"), ("event", "e")]);
     let line = format_line(AT, Level::INFO, "t", &Fields::default(), &[&span]);
     assert!(line.ends_with(r#""message":"","message_":"m","event_":"e"}"#), "{line}");
+}
+
+#[test]
+fn an_error_always_has_a_name_to_be_counted_by() {
+    for (level, texts, members) in [
+        (Level::ERROR, &[("event", "store_failed")][..], r#","error":{"name":"store_failed"}}"#),
+        (Level::ERROR, &[], r#","error":{"name":"t"}}"#),
+        (
+            Level::ERROR,
+            &[("event", "e"), ("error", "broken")],
+            r#","error":{"message":"broken","name":"e"}}"#,
+        ),
+        (Level::ERROR, &[("event", "e"), ("error.name", "Io")], r#","error":{"name":"Io"}}"#),
+        (Level::WARN, &[("error", "broken")], r#","error":{"message":"broken"}}"#),
+        (Level::WARN, &[], r#""message":""}"#),
+    ] {
+        let line = format_line(AT, level, "t", &fields(texts), &[]);
+        assert!(line.ends_with(members), "{line}");
+    }
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! The writer thread: a bounded queue of lines in, stdout or a file out.
 //!
-//! Owns the queue, the count of what was lost, and the file across rotations. Refuses to know what
-//! a line says. A caller never waits: a full queue loses the line and counts it. This module
-//! never logs.
+//! Owns the queue, how long a line may be held back, the count of what was lost, and the file across
+//! rotations. Refuses to know what a line says. A caller never waits: a full queue loses the line and
+//! counts it. This module never logs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::FileOptions;
+use super::outbox::Outbox;
+use super::text::readable;
 use crate::Error;
 
 /// Lines that wait for the writer.
@@ -27,25 +30,42 @@ const ROTATION_CHECK: Duration = Duration::from_secs(1);
 /// How long a flush waits for a writer whose disk or pipe is stuck.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
+/// Bytes that wait to be written at most, however many lines may.
+const HELD_BYTES: usize = 256 * 1024;
+
 #[derive(Default)]
 struct Progress {
     queued: AtomicU64,
     dropped: AtomicU64,
+    /// Lines that somebody waits for: nothing is held back until so many are settled.
+    wanted: AtomicU64,
+    /// The file is to be opened anew, whether or not its path leads elsewhere.
+    reopens: AtomicBool,
     /// Lines that the writer is done with, written or lost.
     settled: Mutex<u64>,
     moved: Condvar,
 }
 
+enum Message {
+    Line {
+        text: String,
+        /// Written at once, with all before it.
+        is_urgent: bool,
+    },
+    /// Somebody waits: `Progress` says for what.
+    Look,
+}
+
 /// The callers' end. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Queue {
-    lines: SyncSender<String>,
+    lines: SyncSender<Message>,
     progress: Arc<Progress>,
 }
 
 impl Queue {
-    pub(super) fn push(&self, line: String) {
-        match self.lines.try_send(line) {
+    pub(super) fn push(&self, text: String, is_urgent: bool) {
+        match self.lines.try_send(Message::Line { text, is_urgent }) {
             Ok(()) => self.progress.queued.fetch_add(1, Ordering::Release),
             Err(_) => self.progress.dropped.fetch_add(1, Ordering::Relaxed),
         };
@@ -56,6 +76,8 @@ impl Queue {
 /// nobody waits for them.
 pub struct LogHandle {
     queue: Queue,
+    name: &'static str,
+    outbox: Option<Outbox>,
     level: Option<SetLevel>,
 }
 
@@ -78,21 +100,48 @@ impl LogHandle {
         self.queue.clone()
     }
 
-    /// Lines lost so far: the queue was full, or the sink refused them.
+    pub(super) fn set_outbox(&mut self, outbox: Outbox) {
+        self.outbox = Some(outbox);
+    }
+
+    /// The lines that wait to be sent elsewhere, where that is asked for.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.queue.progress.dropped.load(Ordering::Relaxed)
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_ref()
+    }
+
+    /// Lines lost so far, by sink: its queue was full, or it refused them.
+    #[must_use]
+    pub fn dropped(&self) -> Vec<(&'static str, u64)> {
+        let own = (self.name, self.queue.progress.dropped.load(Ordering::Relaxed));
+        let sent = self.outbox.as_ref().map(|outbox| (Outbox::NAME, outbox.dropped()));
+        std::iter::once(own).chain(sent).collect()
     }
 
     /// Waits until the lines that were queued before the call are written, at most five seconds:
-    /// a reader that stopped reading stdout must not keep the process alive.
+    /// a reader that stopped reading stdout must not keep the process alive. What is sent elsewhere
+    /// is asked for, and not waited for.
     pub fn flush(&self) {
+        if let Some(outbox) = &self.outbox {
+            outbox.flush();
+        }
         let progress = &self.queue.progress;
         let wanted = progress.queued.load(Ordering::Acquire);
+        progress.wanted.fetch_max(wanted, Ordering::AcqRel);
+        // A full queue has a writer that is awake already.
+        let _full = self.queue.lines.try_send(Message::Look);
         let settled = progress.settled.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =
             progress.moved.wait_timeout_while(settled, FLUSH_LIMIT, |settled| *settled < wanted);
         drop(waited);
+    }
+
+    /// Flushes, and opens the file anew: lines that come later are in the file that has its name
+    /// then.
+    pub fn reopen(&self) {
+        self.flush();
+        self.queue.progress.reopens.store(true, Ordering::Release);
+        let _full = self.queue.lines.try_send(Message::Look);
     }
 }
 
@@ -102,43 +151,129 @@ impl Drop for LogHandle {
     }
 }
 
-/// Opens the sink and starts its writer, which ends when the last queue is dropped.
-pub(super) fn start(file: Option<&Path>) -> Result<LogHandle, Error> {
-    let sink = match file {
-        Some(path) => Sink::File(RotatedFile::open(path).map_err(Error::LogFile)?),
-        None => Sink::Stdout,
-    };
-    start_with(sink, QUEUE_LINES)
+/// How long lines may wait to be written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hold {
+    lines: usize,
+    time: Duration,
 }
 
-fn start_with(sink: Sink, queue_lines: usize) -> Result<LogHandle, Error> {
+impl Hold {
+    const NOT_AT_ALL: Hold = Hold { lines: 1, time: Duration::ZERO };
+}
+
+/// Opens the sink and starts its writer, which ends when the last queue is dropped.
+pub(super) fn start(file: Option<&FileOptions>, is_structured: bool) -> Result<LogHandle, Error> {
+    let (sink, hold) = match file {
+        Some(file) => {
+            let opened = RotatedFile::open(&file.path).map_err(Error::LogFile)?;
+            let hold = Hold { lines: file.buffer_lines, time: file.flush_interval };
+            (Sink::File(opened), hold)
+        }
+        None => (Sink::Stdout, Hold::NOT_AT_ALL),
+    };
+    start_with(Writer::new(sink, hold, is_structured), QUEUE_LINES)
+}
+
+fn start_with(mut writer: Writer, queue_lines: usize) -> Result<LogHandle, Error> {
     let (lines, waiting) = sync_channel(queue_lines);
-    let queue = Queue { lines, progress: Arc::default() };
-    let progress = Arc::clone(&queue.progress);
+    let queue = Queue { lines, progress: Arc::clone(&writer.progress) };
+    let name = writer.sink.name();
     std::thread::Builder::new()
         .name("log-writer".to_owned())
-        .spawn(move || write_lines(&waiting, sink, &progress))
+        .spawn(move || writer.run(&waiting))
         .map_err(Error::LogWriter)?;
-    Ok(LogHandle { queue, level: None })
+    Ok(LogHandle { queue, name, outbox: None, level: None })
 }
 
-fn write_lines(waiting: &Receiver<String>, mut sink: Sink, progress: &Progress) {
-    let started = Instant::now();
-    let mut batch = Vec::new();
-    while let Ok(first) = waiting.recv() {
-        batch.clear();
-        let mut lines = 0;
-        for line in std::iter::once(first).chain(waiting.try_iter().take(BATCH_LINES - 1)) {
-            batch.extend_from_slice(line.as_bytes());
-            batch.push(b'\n');
-            lines += 1;
+/// What the thread has.
+struct Writer {
+    sink: Sink,
+    hold: Hold,
+    is_structured: bool,
+    progress: Arc<Progress>,
+    started: Instant,
+    batch: Vec<u8>,
+    lines: usize,
+    /// When the first line of the batch came.
+    since: Option<Instant>,
+    is_urgent: bool,
+}
+
+impl Writer {
+    fn new(sink: Sink, hold: Hold, is_structured: bool) -> Writer {
+        Writer {
+            sink,
+            hold,
+            is_structured,
+            progress: Arc::default(),
+            started: Instant::now(),
+            batch: Vec::new(),
+            lines: 0,
+            since: None,
+            is_urgent: false,
         }
-        if sink.write(&batch, started.elapsed()).is_err() {
-            progress.dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    fn run(&mut self, waiting: &Receiver<Message>) {
+        loop {
+            let message = match self.since {
+                None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => waiting.recv_timeout(self.hold.time.saturating_sub(since.elapsed())),
+            };
+            match message {
+                Ok(first) => {
+                    self.take(first);
+                    waiting.try_iter().take(BATCH_LINES - 1).for_each(|message| self.take(message));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.write(),
+            }
+            // Before the write: what was to be in the old file is there already.
+            if self.progress.reopens.swap(false, Ordering::AcqRel) {
+                self.sink.reopen();
+            }
+            if self.is_due() {
+                self.write();
+            }
+            std::thread::sleep(REST);
         }
-        *progress.settled.lock().unwrap_or_else(PoisonError::into_inner) += lines;
-        progress.moved.notify_all();
-        std::thread::sleep(REST);
+    }
+
+    fn take(&mut self, message: Message) {
+        let Message::Line { text, is_urgent } = message else { return };
+        if self.is_structured {
+            self.batch.extend_from_slice(text.as_bytes());
+        } else {
+            self.batch.extend_from_slice(readable(&text).as_bytes());
+        }
+        self.batch.push(b'\n');
+        self.lines += 1;
+        self.since = self.since.or_else(|| Some(Instant::now()));
+        self.is_urgent |= is_urgent;
+    }
+
+    fn is_due(&self) -> bool {
+        let settled = || *self.progress.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_urgent
+            || self.lines >= self.hold.lines
+            || self.batch.len() >= HELD_BYTES
+            || self.since.is_some_and(|since| since.elapsed() >= self.hold.time)
+            || settled() < self.progress.wanted.load(Ordering::Acquire)
+    }
+
+    fn write(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        let lines = self.lines as u64;
+        if self.sink.write(&self.batch, self.started.elapsed()).is_err() {
+            self.progress.dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+        self.batch.clear();
+        (self.lines, self.since, self.is_urgent) = (0, None, false);
+        *self.progress.settled.lock().unwrap_or_else(PoisonError::into_inner) += lines;
+        self.progress.moved.notify_all();
     }
 }
 
@@ -150,6 +285,22 @@ enum Sink {
 }
 
 impl Sink {
+    /// Its name in the count of what was lost.
+    fn name(&self) -> &'static str {
+        match self {
+            Sink::Stdout => "stdout",
+            Sink::File(_) => "file",
+            #[cfg(test)]
+            Sink::Test(_) => "test",
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Sink::File(file) = self {
+            file.reopen();
+        }
+    }
+
     /// Writes whole lines; `now` is monotonic time since the writer started.
     fn write(&mut self, batch: &[u8], now: Duration) -> io::Result<()> {
         match self {
@@ -183,16 +334,22 @@ impl RotatedFile {
         if now.saturating_sub(self.checked) >= ROTATION_CHECK {
             self.checked = now;
             if !self.is_current() {
-                // Where the path cannot be opened the old file takes the lines: late is not lost.
-                if let Ok(file) = open_append(&self.path) {
-                    (self.file, self.torn) = (file, false);
-                }
+                self.reopen();
             }
         }
         let written = if self.torn { self.file.write_all(b"\n") } else { Ok(()) };
         let written = written.and_then(|()| self.file.write_all(batch));
         self.torn = written.is_err();
         written
+    }
+
+    /// Where the path cannot be opened the old file takes the lines: late is not lost.
+    fn reopen(&mut self) {
+        if let Ok(file) = open_append(&self.path) {
+            // Half a line stays behind in the old file, unless this is the same one.
+            self.torn = self.torn && self.is_current();
+            self.file = file;
+        }
     }
 
     fn is_current(&self) -> bool {
@@ -211,125 +368,5 @@ fn open_append(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE_SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_renamed_or_deleted_file_is_opened_anew_at_the_next_check() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log/app.log");
-        let rotated = directory.path().join("log/app.log.1");
-        let mut file = RotatedFile::open(&path).unwrap();
-        file.write(b"a\n", Duration::ZERO).unwrap();
-        fs::rename(&path, &rotated).unwrap();
-        file.write(b"b\n", ONE_SECOND / 2).unwrap();
-        assert_eq!(fs::read_to_string(&rotated).unwrap(), "a\nb\n", "no check before a second");
-        file.write(b"c\n", ONE_SECOND).unwrap();
-        assert_eq!(fs::read_to_string(&rotated).unwrap(), "a\nb\n");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "c\n");
-
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        file.write(b"d\n", ONE_SECOND * 2).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "d\n");
-
-        // Renamed, and another made in its place: logrotate's `create`.
-        fs::rename(&path, &rotated).unwrap();
-        fs::write(&path, "made\n").unwrap();
-        file.write(b"e\n", ONE_SECOND * 3).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "made\ne\n");
-    }
-
-    #[test]
-    fn what_was_in_the_file_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("app.log");
-        fs::write(&path, "old\n").unwrap();
-        let handle = start(Some(&path)).unwrap();
-        handle.queue().push("new".to_owned());
-        drop(handle);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
-    }
-
-    #[test]
-    fn a_flush_waits_for_every_line_that_was_queued() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("app.log");
-        let handle = start(Some(&path)).unwrap();
-        let queue = handle.queue();
-        for round in 1..=20_usize {
-            (0..300).for_each(|line| queue.push(format!("{round} {line}")));
-            handle.flush();
-            assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), round * 300);
-        }
-        assert_eq!(handle.dropped(), 0);
-    }
-
-    #[test]
-    fn a_path_that_cannot_be_opened_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(start(Some(directory.path())), Err(Error::LogFile(_))));
-    }
-
-    /// Says that a write has begun, and lets it through when told to.
-    struct Gate {
-        begun: SyncSender<()>,
-        open: Receiver<()>,
-    }
-
-    fn gate() -> (Gate, Receiver<()>, SyncSender<()>) {
-        let (begun, begins) = sync_channel(64);
-        let (opener, open) = sync_channel(64);
-        (Gate { begun, open }, begins, opener)
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.begun.send(()).map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.open.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_full_queue_loses_lines_and_counts_them_without_waiting() {
-        let (gate, begins, opener) = gate();
-        let handle = start_with(Sink::Test(Box::new(gate)), 4).unwrap();
-        handle.queue().push("first".to_owned());
-        begins.recv().unwrap();
-        // The writer is stuck now: four lines find room, and nobody waits for the others.
-        (0..100).for_each(|line| handle.queue().push(line.to_string()));
-        assert_eq!(handle.dropped(), 96);
-        opener.send(()).unwrap();
-        opener.send(()).unwrap();
-        handle.flush();
-        assert_eq!(*handle.queue.progress.settled.lock().unwrap(), 5);
-        assert_eq!(handle.dropped(), 96);
-    }
-
-    #[test]
-    fn lines_that_the_sink_refuses_are_counted() {
-        let (gate, _begins, opener) = gate();
-        drop(opener);
-        let handle = start_with(Sink::Test(Box::new(gate)), 16).unwrap();
-        (0..10).for_each(|line| handle.queue().push(line.to_string()));
-        handle.flush();
-        assert_eq!(handle.dropped(), 10);
-    }
-
-    #[test]
-    fn half_a_line_is_closed_before_the_next() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("app.log");
-        let mut file = RotatedFile::open(&path).unwrap();
-        file.write(b"{\"half", Duration::ZERO).unwrap();
-        file.torn = true;
-        file.write(b"{}\n", Duration::ZERO).unwrap();
-        file.write(b"{}\n", Duration::ZERO).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"half\n{}\n{}\n");
-    }
-}
+#[path = "sink_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{Level, debug, error, info, info_span};
 use types::{Clock, Micros};
 
-use super::{REDACTED, subscriber};
+use super::{FileOptions, LogOptions, REDACTED, subscriber};
 
 struct Fixed;
 impl Clock for Fixed {
@@ -17,7 +17,13 @@ impl Clock for Fixed {
 fn logged(level: Level, act: impl FnOnce()) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.log");
-    let (subscriber, handle) = subscriber(level, Some(&path), Arc::new(Fixed)).unwrap();
+    let file = FileOptions {
+        path: path.clone(),
+        buffer_lines: 100,
+        flush_interval: std::time::Duration::from_secs(3600),
+    };
+    let options = LogOptions { level, is_structured: true, file: Some(file), outbox: None };
+    let (subscriber, handle) = subscriber(&options, Arc::new(Fixed)).unwrap();
     tracing::subscriber::with_default(subscriber, act);
     handle.flush();
     std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect()
@@ -62,10 +68,28 @@ fn an_event_in_two_spans() {
         lines,
         [concat!(
             r#"{"timestamp":"2024-01-01T00:00:00.000000Z","level":"INFO","severity":"INFO","logger":"gateway","#,
-            r#""event":"request_completed","message":"request completed","duration_ms":1.5,"nan":"NaN","ok":false,"#,
+            r#""event":"request_completed","message":"request completed","duration_ms":1.5,"duration":1.5,"nan":"NaN","ok":false,"#,
             r#""depth":-3,"action":"Some(\"grant\")","path":"/pubsub","request_id":"r1","status":503,"peer":"10.0.0.1"}"#
         )]
     );
+}
+
+#[test]
+fn a_line_says_which_request_it_is_about() {
+    let context = |id: &str| crate::trace::Context::read(None, Some(id.as_bytes()), 0xab);
+    let lines = logged(Level::INFO, || {
+        crate::trace::within(Some(context("order-4711")), || {
+            info!(target: "gateway", traceId = "other", "in");
+        });
+        crate::trace::within(Some(context("my-password-1")), || info!("a word"));
+        info!("out");
+    });
+    let wanted =
+        r#""message":"in","traceId":"order-4711","spanId":"00000000000000ab","traceId_":"other"}"#;
+    assert!(lines[0].ends_with(wanted), "{}", lines[0]);
+    // What an id is made of is no credential; a word of the leak check is marked as anywhere else.
+    assert!(lines[1].ends_with(r#","redaction":"REDACTED"}"#), "{}", lines[1]);
+    assert!(!lines[2].contains("traceId"), "{}", lines[2]);
 }
 
 #[test]

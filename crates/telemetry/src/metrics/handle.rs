@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use super::MetricRow;
@@ -40,6 +40,8 @@ macro_rules! plain {
 plain! {
     IntCounter, opts;
     IntGauge, opts;
+    Counter, opts;
+    Gauge, opts;
     Histogram, histogram_opts;
 }
 
@@ -68,6 +70,10 @@ impl<B: MetricVecBuilder> Vector for MetricVec<B> {
 pub struct Family<V, const N: usize>(V);
 
 impl<V: Vector, const N: usize> Family<V, N> {
+    pub(super) fn vector(&self) -> &V {
+        &self.0
+    }
+
     /// The child with these label values, in the order of the row. The child shares its count
     /// with every other copy of itself.
     #[must_use]
@@ -91,6 +97,7 @@ macro_rules! labelled {
 labelled! {
     IntCounterVec, opts;
     IntGaugeVec, opts;
+    GaugeVec, opts;
     HistogramVec, histogram_opts;
 }
 

@@ -3,21 +3,24 @@
 //! Owns the list and the closed sets of label values that this crate can know. Refuses to know
 //! how a handle is registered.
 
+use std::sync::Mutex;
+
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Counter, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 use types::Reason;
 
 use super::handle::{Endpoint, Family, Handle};
-use super::{Kind, MetricRow};
+use super::views::Views;
+use super::{Kind, Label, MetricRow, sample};
 use crate::Error;
 
 /// The receipt types of seed 000, in the order of [`Metrics::receipt_emitted`]'s counters.
 const RECEIPT_TYPES: [&str; 4] = ["transition", "refusal", "action_attempt", "action_result"];
 
 const REQUEST_SECONDS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0];
 /// A commit takes from a tenth of a millisecond to the 5 s at which 002 scenario 5 calls the
 /// store failed.
 const STORAGE_MS: &[f64] =
@@ -34,9 +37,12 @@ const GROUP_SIZE: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0,
 macro_rules! handle {
     (counter) => { IntCounter };
     (gauge) => { IntGauge };
+    (counter_f64) => { Counter };
+    (gauge_f64) => { Gauge };
     (histogram) => { Histogram };
     (counter $($label:literal)+) => { Family<IntCounterVec, { [$($label),+].len() }> };
     (gauge $($label:literal)+) => { Family<IntGaugeVec, { [$($label),+].len() }> };
+    (gauge_f64 $($label:literal)+) => { Family<GaugeVec, { [$($label),+].len() }> };
     (histogram $($label:literal)+) => { Family<HistogramVec, { [$($label),+].len() }> };
 }
 
@@ -45,6 +51,12 @@ macro_rules! kind {
         Kind::Counter
     };
     (gauge) => {
+        Kind::Gauge
+    };
+    (counter_f64) => {
+        Kind::Counter
+    };
+    (gauge_f64) => {
         Kind::Gauge
     };
     (histogram) => {
@@ -70,6 +82,8 @@ macro_rules! metrics {
             registry: Registry,
             refused: Box<[IntCounter]>,
             emitted: Box<[IntCounter]>,
+            /// Held while figures of the process are taken, since a counter is brought up to them.
+            pub(super) observing: Mutex<()>,
             $( #[doc = $help] pub $field: handle!($kind $($label)*), )*
         }
 
@@ -82,8 +96,9 @@ macro_rules! metrics {
                 let registry = Registry::new();
                 let mut rows = TABLE.iter();
                 $( let $field: handle!($kind $($label)*) = build(&mut rows, &registry)?; )*
-                let (refused, emitted) = Default::default();
-                let mut metrics = Metrics { registry, refused, emitted, $( $field, )* };
+                let (refused, emitted, observing) = Default::default();
+                let mut metrics = Metrics { registry, refused, emitted, observing, $( $field, )* };
+                metrics.show_views()?;
                 metrics.resolve();
                 Ok(metrics)
             }
@@ -98,7 +113,7 @@ macro_rules! metrics {
 
 metrics! {
     http_requests, "tai_http_requests_total", counter, ["endpoint", "method", "status"], &[], "Requests answered, by numeric status.";
-    http_request_duration_seconds, "tai_http_request_duration_seconds", histogram, ["endpoint"], REQUEST_SECONDS, "Seconds from the first byte of a request to the last of its answer.";
+    http_request_duration_seconds, "tai_http_request_duration_seconds", histogram, ["endpoint", "method"], REQUEST_SECONDS, "Seconds from the first byte of a request to the last of its answer.";
     http_active_connections, "tai_http_active_connections", gauge, [], &[], "Connections open now.";
     http_requests_in_flight, "tai_http_requests_in_flight", gauge, [], &[], "Requests in work now.";
     requests_refused, "tai_requests_refused_total", counter, ["reason"], &[], "Refusals, by the code of the reason table.";
@@ -146,8 +161,19 @@ metrics! {
     ai_cache_requests, "ai_cache_requests_total", counter, ["result", "store"], &[], "Calls to models that are not streamed while answers are kept: hit, miss, bypass where a kept answer was not to be given, error where Redis did not answer; by memory or redis.";
     ai_cache_bytes, "ai_cache_bytes", gauge, [], &[], "Bytes of answers that are kept in memory for who asks for the same again.";
     ai_reservations, "ai_reservations", gauge, [], &[], "Calls to models that are under way or whose result is not sealed yet.";
-    log_lines_dropped, "tai_log_lines_dropped_total", counter, [], &[], "Log lines lost because the writer fell behind or failed.";
+    alerts, "tai_alerts", gauge, ["phase"], &[], "Alerts that are pending, firing or recovering.";
+    incidents_open, "tai_incidents_open", gauge, ["severity"], &[], "Incidents that are not resolved.";
+    notices, "tai_notices_total", counter, ["outcome"], &[], "Attempts to tell a channel of an incident: delivered, again where it is to be tried again, refused, unknown where no answer came.";
+    log_lines_dropped, "tai_log_lines_dropped_total", counter, ["sink"], &[], "Log lines lost because a sink fell behind or failed, by stdout, file or http.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";
+    health_up, "health_up", gauge, [], &[], "1 while /health answers 200, 0 while it does not.";
+    memory_usage_bytes, "memory_usage_bytes", gauge, ["type"], &[], "Memory in bytes: rss is resident; heap_used is resident and backed by no file, where the system tells it apart, else rss; heap_total is what heap_used may grow to, memory_limit_bytes.";
+    memory_limit_bytes, "memory_limit_bytes", gauge, [], &[], "Bytes of memory that the process may use: the least limit of its control groups, or the machine's memory where there is none.";
+    memory_available_bytes, "memory_available_bytes", gauge, [], &[], "Bytes of memory that can still be used, on the machine and within the limits of the control groups.";
+    disk_free_ratio, "disk_free_ratio", gauge_f64, ["mount"], &[], "Free share of the file system, from 0 to 1, of what its files and free space take: ledger holds the receipts, logs the log file.";
+    host_load1, "host_load1", gauge_f64, [], &[], "Tasks of the machine that ran or waited to, averaged over a minute.";
+    host_cpus, "host_cpus", gauge, [], &[], "Processors that the process may use.";
+    process_cpu_seconds, "process_cpu_seconds_total", counter_f64, [], &[], "Seconds of processor time that the process used, all threads together.";
     process_resident_memory_bytes, "process_resident_memory_bytes", gauge, [], &[], "Resident memory in bytes.";
     process_open_fds, "process_open_fds", gauge, [], &[], "Open file descriptors.";
     build_info, "tai_build_info", gauge, ["version"], &[], "Always 1; the label carries the version.";
@@ -170,6 +196,18 @@ fn build<H: Handle>(
 }
 
 impl Metrics {
+    /// Registers the families that are made from others.
+    fn show_views(&self) -> Result<(), Error> {
+        let views = Views::new(
+            self.http_requests.vector().clone(),
+            self.http_request_duration_seconds.vector().clone(),
+            self.http_active_connections.clone(),
+        );
+        views
+            .and_then(|views| self.registry.register(Box::new(views)))
+            .map_err(|source| Error::Metric { name: "http_requests_total", source })
+    }
+
     /// Finds the children of the sets that are closed here, once for all requests.
     fn resolve(&mut self) {
         let reasons = Reason::ALL.iter();
@@ -184,10 +222,16 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
+    /// Walks every series as a scrape shows it: name, labels, value. A histogram gives its
+    /// `_bucket` samples, which count up to `le`, then `_sum` and `_count`.
+    pub fn for_each_sample(&self, f: &mut dyn FnMut(&str, &[Label<'_>], f64)) {
+        self.registry.gather().iter().for_each(|family| sample::walk(family, f));
+    }
+
     /// The request metrics of one route, to be resolved once and kept with the route.
     #[must_use]
     pub fn endpoint(&self, endpoint: &'static str, method: &'static str) -> Endpoint {
-        let duration = self.http_request_duration_seconds.with([endpoint]);
+        let duration = self.http_request_duration_seconds.with([endpoint, method]);
         Endpoint::new(endpoint, method, self.http_requests.clone(), duration)
     }
 
@@ -209,10 +253,11 @@ impl Metrics {
         }
     }
 
-    /// Brings the counter of lost log lines up to `total`, the log's own count. For one caller,
-    /// before a scrape: two at once could count a loss twice.
-    pub fn log_lines_dropped_reach(&self, total: u64) {
-        self.log_lines_dropped.inc_by(total.saturating_sub(self.log_lines_dropped.get()));
+    /// Brings the counter of the log lines that a sink lost up to `total`, its own count. For one
+    /// caller: two at once could count a loss twice.
+    pub fn log_lines_dropped_reach(&self, sink: &'static str, total: u64) {
+        let dropped = self.log_lines_dropped.with([sink]);
+        dropped.inc_by(total.saturating_sub(dropped.get()));
     }
 }
 
