@@ -3,6 +3,8 @@
 //! Owns: what each member may hold. Refuses to know: who may ask, which settings there are, and
 //! whether a key exists.
 
+pub mod incidents;
+
 use types::{Scope, Scopes, TenantId, limits};
 
 use crate::fields::Fields;
@@ -105,10 +107,7 @@ pub fn budget(bytes: &[u8], limits: &JsonLimits) -> Result<BudgetOrder, Fault> {
     let members = object(bytes, limits)?;
     let fields = Fields::new(&members, "");
     // What is misspelt here would take a limit away.
-    if members.keys().any(|name| !["calls", "spend_minor", "period"].contains(&name.as_str())) {
-        let detail = "body may hold calls, spend_minor and period only";
-        return Err(Fault::new(types::Reason::InvalidField, detail));
-    }
+    only(&members, &["calls", "spend_minor", "period"])?;
     let (calls, spend_minor) = (fields.count("calls")?, fields.count("spend_minor")?);
     if calls.is_none() && spend_minor.is_none() {
         return fields.required("calls", None);
@@ -223,6 +222,19 @@ pub fn tenant(bytes: &[u8], limits: &JsonLimits) -> Result<TenantId, Fault> {
     let members = object(bytes, limits)?;
     let fields = Fields::new(&members, "");
     fields.required("tenant_id", fields.tenant_id("tenant_id", limits::CUSTOMER_ID_CHARS)?)
+}
+
+/// Refuses members of other names.
+fn only(members: &serde_json::Map<String, serde_json::Value>, names: &[&str]) -> Result<(), Fault> {
+    if members.keys().all(|name| names.contains(&name.as_str())) {
+        return Ok(());
+    }
+    let detail = match names {
+        [one] => format!("body may hold {one} only"),
+        [before @ .., last] => format!("body may hold {} and {last} only", before.join(", ")),
+        [] => "body may hold nothing".to_owned(),
+    };
+    Err(Fault::new(types::Reason::InvalidField, detail))
 }
 
 fn object(

@@ -181,7 +181,7 @@ pub(crate) fn is_word(text: &str) -> bool {
 
 /// Civil arithmetic and not `jiff::Timestamp`, which ends a day before the year 9999 does:
 /// 9999-12-31 is what catalogues write for "never".
-fn instant_from_text(text: &str) -> Option<Micros> {
+pub(crate) fn instant_from_text(text: &str) -> Option<Micros> {
     // Keeps out the forms that jiff reads beyond ISO 8601, such as zone names in brackets.
     let plain = |byte: u8| byte.is_ascii_digit() || b"-:.,+TZtz".contains(&byte);
     if text.len() > INSTANT_BYTES || !text.bytes().all(plain) {

@@ -46,6 +46,20 @@ pub fn parse(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
 
 /// As [`parse`]; `name` is how a refusal calls the text.
 pub fn parse_named(bytes: &[u8], limits: JsonLimits, name: &'static str) -> Result<Value, Fault> {
+    parse_strict(bytes, limits, name, false)
+}
+
+/// As [`parse`], for bodies whose strings are texts for people: they may hold tabs and ends of lines.
+pub(crate) fn parse_prose(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
+    parse_strict(bytes, limits, "body", true)
+}
+
+fn parse_strict(
+    bytes: &[u8],
+    limits: JsonLimits,
+    name: &'static str,
+    is_prose: bool,
+) -> Result<Value, Fault> {
     let unreadable =
         |why: fmt::Arguments<'_>| Fault::new(Reason::InvalidMessageFormat, format!("{name} {why}"));
     if bytes.trim_ascii().is_empty() {
@@ -57,10 +71,14 @@ pub fn parse_named(bytes: &[u8], limits: JsonLimits, name: &'static str) -> Resu
     }
     let (objection, nodes_left) = (Cell::new(None), Cell::new(limits.max_nodes));
     let mut parser = serde_json::Deserializer::from_str(text);
-    Strict { levels_left: limits.max_depth, nodes_left: &nodes_left, objection: &objection }
-        .deserialize(&mut parser)
-        .and_then(|value| parser.end().map(|()| value))
-        .map_err(|error| {
+    let strict = Strict {
+        levels_left: limits.max_depth,
+        is_prose,
+        nodes_left: &nodes_left,
+        objection: &objection,
+    };
+    strict.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value)).map_err(
+        |error| {
             // The parser's own wording is not forwarded: a library may begin to quote its input.
             let why = match objection.get() {
                 Some(why) => why,
@@ -68,7 +86,8 @@ pub fn parse_named(bytes: &[u8], limits: JsonLimits, name: &'static str) -> Resu
                 None => "is not valid JSON",
             };
             unreadable(format_args!("{why} at line {} column {}", error.line(), error.column()))
-        })
+        },
+    )
 }
 
 /// As [`parse_named`], for a text that has to be an object.
@@ -88,6 +107,7 @@ pub(crate) fn parse_object(
 #[derive(Clone, Copy)]
 struct Strict<'c> {
     levels_left: usize,
+    is_prose: bool,
     nodes_left: &'c Cell<usize>,
     objection: &'c Cell<Option<&'static str>>,
 }
@@ -116,7 +136,8 @@ impl<'c> Strict<'c> {
     }
 
     fn text<E: serde::de::Error>(self, text: String) -> Result<String, E> {
-        if text.bytes().any(|byte| byte < b' ') {
+        let is_taken = |byte| self.is_prose && b"\t\n\r".contains(&byte);
+        if text.bytes().any(|byte| byte < b' ' && !is_taken(byte)) {
             return Err(self.refuse("holds a control character in a string"));
         }
         Ok(text)

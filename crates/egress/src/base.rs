@@ -30,7 +30,8 @@ impl Base {
             .map_err(|why| Error::Base { name: dependency.name, why })
     }
 
-    fn parts(text: &str, is_private_allowed: bool) -> Result<Base, &'static str> {
+    /// As [`Base::parse`], for what is not registered; says what is wrong with it.
+    pub(crate) fn parts(text: &str, is_private_allowed: bool) -> Result<Base, &'static str> {
         let uri: Uri = text.parse().map_err(|_| "it is not a URL")?;
         let is_tls = match uri.scheme_str() {
             Some("https") => true,

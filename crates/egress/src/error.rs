@@ -20,6 +20,14 @@ pub enum Error {
         /// The name.
         name: &'static str,
     },
+    /// A channel cannot be used as it is configured.
+    #[error("the channel {name} cannot be used: {why}")]
+    Channel {
+        /// The channel.
+        name: String,
+        /// What is wrong; nothing of its configuration is repeated, it may hold a secret.
+        why: &'static str,
+    },
     /// No call could ever be under way.
     #[error("dependency {name} may have no call under way")]
     NoPlaces {

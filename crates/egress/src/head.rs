@@ -20,15 +20,18 @@ use crate::base::Base;
 use crate::connection::Outgoing;
 use crate::failure::Failure;
 
-const AGENT: &str = concat!("tai/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("tai/", env!("CARGO_PKG_VERSION"));
 
 /// Some providers say it in milliseconds too, and mean that one.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
+/// Which trace it belongs to, by W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The request of an attempt. The port's own headers win over a caller's of the same name.
 pub(crate) fn request(base: &Base, attempt: &mut Attempt) -> Result<Outgoing, Failure> {
     let body = std::mem::take(&mut attempt.body);
-    let mut headers = HeaderMap::with_capacity(attempt.headers.len() + 5);
+    let mut headers = HeaderMap::with_capacity(attempt.headers.len() + 6);
     for (name, value) in attempt.headers.drain(..) {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| Failure::request("the name of a header is none"))?;
@@ -36,6 +39,10 @@ pub(crate) fn request(base: &Base, attempt: &mut Attempt) -> Result<Outgoing, Fa
             .map_err(|_| Failure::request("the value of a header cannot be sent"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
+    }
+    if let Some(context) = telemetry::trace::current() {
+        let value = HeaderValue::try_from(context.traceparent());
+        headers.extend(value.ok().map(|value| (TRACEPARENT, value)));
     }
     headers.insert(HOST, base.host_header.clone());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

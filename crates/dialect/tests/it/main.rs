@@ -2,6 +2,7 @@
 //! and no word of the request in a refusal.
 
 mod ai;
+mod notify;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -8,6 +8,7 @@
 mod connections;
 mod faults;
 mod health;
+mod notify;
 mod server;
 mod tls;
 mod world;

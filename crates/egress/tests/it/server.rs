@@ -30,9 +30,7 @@ impl Line {
                 let length: usize = head
                     .lines()
                     .find_map(|line| line.strip_prefix("content-length: "))
-                    .unwrap()
-                    .parse()
-                    .unwrap();
+                    .map_or(0, |length| length.parse().unwrap());
                 if body.len() >= length {
                     let end = head.len() + 4 + length;
                     self.read.drain(..end);
@@ -48,7 +46,7 @@ impl Line {
     /// What the client sends in one piece.
     pub(crate) async fn piece(&mut self) -> String {
         self.fill().await;
-        String::from_utf8(std::mem::take(&mut self.read)).unwrap()
+        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
     }
 
     /// Returns when the client has closed the connection.
