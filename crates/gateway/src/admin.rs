@@ -3,6 +3,7 @@
 //! Owns: how each is answered. What changes anything is decided by the engine and leaves a receipt
 //! that names the operator's key. Refuses to know: who may ask; that was settled before.
 
+mod incidents;
 mod keys;
 mod live;
 
@@ -66,6 +67,9 @@ impl Admin {
                 | Admin::TenantCreate
                 | Admin::BudgetSet
                 | Admin::KeyIssue
+                | Admin::SilenceSet
+                | Admin::IncidentDeclare
+                | Admin::IncidentAct
         )
     }
 }
@@ -102,6 +106,16 @@ pub(crate) async fn answer(gateway: &Gateway, which: Admin, asked: Asked<'_>) ->
         Admin::KeyIssue => keys::issue(gateway, &asked).await,
         Admin::KeyRotate => keys::rotate(gateway, &asked).await,
         Admin::KeyRevoke => keys::revoke(gateway, &asked).await,
+        Admin::Alerts => incidents::alerts(gateway).await,
+        Admin::Silences => incidents::silences(gateway).await,
+        Admin::SilenceSet => incidents::silence_set(gateway, &asked).await,
+        Admin::SilenceClear => incidents::silence_clear(gateway, &asked).await,
+        Admin::Incidents => incidents::list(gateway).await,
+        Admin::IncidentDeclare => incidents::declare(gateway, &asked).await,
+        Admin::Incident => incidents::one(gateway, &asked).await,
+        Admin::IncidentAct => incidents::act(gateway, &asked).await,
+        Admin::PostMortem => incidents::post_mortem(gateway, &asked).await,
+        Admin::Channels => incidents::channels(gateway).await,
         Admin::Drain => {
             note(gateway, &asked, "drain", "the operator asked for a drain").await?;
             gateway.engine.refuse_work();
@@ -155,10 +169,20 @@ async fn decide(
     stream: StreamName,
     command: Command,
 ) -> Result<Decided, Fault> {
+    let decided = try_decide(gateway, asked, stream, command).await?;
+    decided.ok_or_else(|| fault(Reason::StateError, "there is nothing to decide"))
+}
+
+/// The same; `None` where there is nothing to decide.
+async fn try_decide(
+    gateway: &Gateway,
+    asked: &Asked<'_>,
+    stream: StreamName,
+    command: Command,
+) -> Result<Option<Decided>, Fault> {
     let actor = asked.caller.actor("admin");
     let request = Request { stream, command, actor, may_register: true, key: None };
-    let decided = gateway.engine.act(request).await?;
-    decided.ok_or_else(|| fault(Reason::StateError, "there is nothing to decide"))
+    Ok(gateway.engine.act(request).await?)
 }
 
 /// The receipt of what was decided.

@@ -191,13 +191,9 @@ fn dependencies(supervisors: &str, words: Words, pull: Pulled) -> Value {
 
 /// The Prometheus scrape.
 pub(crate) fn metrics(gateway: &Gateway) -> Response {
-    if let Some(bytes) = telemetry::process::resident_bytes() {
-        let gauge = &gateway.metrics.process_resident_memory_bytes;
-        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-    if let Some(fds) = telemetry::process::open_fds() {
-        gateway.metrics.process_open_fds.set(i64::try_from(fds).unwrap_or(i64::MAX));
-    }
+    gateway.metrics.observe_process();
+    let is_up = gateway.engine.supervisor().first_not_running().is_none();
+    gateway.metrics.health_up.set(i64::from(is_up));
     let mut response = Response::new(Body::from(gateway.metrics.render()));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);

@@ -21,6 +21,7 @@ mod search;
 mod serve;
 mod signature;
 mod sources;
+mod status;
 mod table;
 pub mod validation;
 
@@ -44,6 +45,7 @@ pub use rate::Rate;
 pub use serve::worker;
 pub use signature::Signatures;
 pub use sources::{Blocked, canonical as canonical_source};
+pub use status::StatusPage;
 pub use table::{Access, ROUTES, Route};
 pub use validation::Validation;
 
@@ -114,6 +116,7 @@ pub struct Gateway {
     /// For calls to models, whose schemas of tools are deep.
     ai_json: JsonLimits,
     searches: Arc<Semaphore>,
+    status: status::Shared,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
     closing: AtomicBool,
@@ -129,6 +132,7 @@ impl Gateway {
         options: Options,
     ) -> Gateway {
         let started = engine.clock().now();
+        let status = status::Shared::new(&engine.rules().oncall().components());
         Gateway {
             engine,
             metrics,
@@ -144,6 +148,7 @@ impl Gateway {
             json: JsonLimits::default(),
             ai_json: JsonLimits { max_depth: AI_DEPTH_MAX, max_nodes: AI_NODES_MAX },
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
+            status,
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),
         }

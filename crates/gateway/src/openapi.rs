@@ -6,6 +6,7 @@
 mod ai;
 mod answers;
 mod forms;
+mod incidents;
 mod requests;
 
 use std::collections::BTreeSet;
@@ -46,6 +47,7 @@ pub fn document() -> Value {
         path[route.method.to_ascii_lowercase()] = operation(route);
     }
     let schemas = requests::schemas().into_iter().chain(answers::schemas()).chain(ai::schemas());
+    let schemas = schemas.chain(incidents::schemas());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -217,6 +219,7 @@ fn contract(route: &Route) -> Contract {
             let answer = answers::answer("application/json", shape, Told::All, "this document");
             Contract::new(&[ANY]).replies(200, answer)
         }
+        Handler::Status(form) => incidents::status_contract(form),
         Handler::Pubsub => Contract::new(&[ANY, KEYED, READ, &[415, 422]])
             .body(requests::body("Push", true, &requests::push_examples()))
             .answers(
@@ -341,6 +344,16 @@ fn admin_contract(admin: Admin) -> Contract {
             .takes([requests::owner()])
             .refuses(&[404, 422]),
         Admin::Drain | Admin::Stop | Admin::Restart => Contract::asked(),
+        Admin::Alerts
+        | Admin::Silences
+        | Admin::SilenceSet
+        | Admin::SilenceClear
+        | Admin::Incidents
+        | Admin::IncidentDeclare
+        | Admin::Incident
+        | Admin::IncidentAct
+        | Admin::PostMortem
+        | Admin::Channels => incidents::contract(admin).unwrap_or_else(Contract::operator),
     }
 }
 

@@ -8,6 +8,7 @@ use types::Scope;
 
 use crate::health::Probe;
 use crate::rate::Criticality;
+use crate::status::Status;
 
 /// One row of the route table.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,7 @@ pub(crate) enum Handler {
     Probe(Probe),
     Metrics,
     OpenApi,
+    Status(Status),
     Pubsub,
     Marketplace,
     Receipt,
@@ -90,6 +92,16 @@ pub(crate) enum Admin {
     KeyIssue,
     KeyRotate,
     KeyRevoke,
+    Alerts,
+    Silences,
+    SilenceSet,
+    SilenceClear,
+    Incidents,
+    IncidentDeclare,
+    Incident,
+    IncidentAct,
+    PostMortem,
+    Channels,
     Drain,
     Stop,
     Restart,
@@ -143,6 +155,12 @@ pub const ROUTES: &[Route] = &[
     open("/health/ready", Handler::Probe(Probe::Ready), "alias of /readyz"),
     open("/metrics", Handler::Metrics, "Prometheus text"),
     open("/openapi.json", Handler::OpenApi, "this interface as an OpenAPI document"),
+    open("/status", Handler::Status(Status::Page), "the public status page"),
+    open(
+        "/api/v2/summary.json",
+        Handler::Status(Status::Summary),
+        "the same in the form of Statuspage",
+    ),
     route("POST", "/pubsub", SIGNALS, Handler::Pubsub, "push delivery of a signal"),
     route(
         "POST",
@@ -200,6 +218,25 @@ pub const ROUTES: &[Route] = &[
     act("POST", "/admin/keys", Admin::KeyIssue, "issue a key; its text is shown once"),
     act("POST", "/admin/keys/{id}/rotate", Admin::KeyRotate, "a new key, and an end for the old"),
     act("DELETE", "/admin/keys/{id}", Admin::KeyRevoke, "end a key now"),
+    see("/admin/alerts", Admin::Alerts, "alerts that are not inactive"),
+    see("/admin/silences", Admin::Silences, "what opens no incident for some time"),
+    act("PUT", "/admin/silences", Admin::SilenceSet, "let alerts open no incident for some time"),
+    act("DELETE", "/admin/silences", Admin::SilenceClear, "end a silence"),
+    see("/admin/incidents", Admin::Incidents, "incidents that are not resolved"),
+    act("POST", "/admin/incidents", Admin::IncidentDeclare, "declare an incident"),
+    see("/admin/incidents/{id}", Admin::Incident, "what the receipts say of an incident"),
+    act(
+        "POST",
+        "/admin/incidents/{id}",
+        Admin::IncidentAct,
+        "acknowledge, assign, grade, update or resolve it, or note something",
+    ),
+    see(
+        "/admin/incidents/{id}/postmortem",
+        Admin::PostMortem,
+        "the draft of its post-mortem, as Markdown",
+    ),
+    see("/admin/channels", Admin::Channels, "channels over which incidents are told"),
     act("POST", "/admin/drain", Admin::Drain, "take no new work, finish what is in flight"),
     act("POST", "/admin/stop", Admin::Stop, "stop the process in order"),
     act("POST", "/admin/restart", Admin::Restart, "restart the process in order"),
@@ -215,6 +252,7 @@ impl Handler {
             Handler::Probe(_)
             | Handler::Metrics
             | Handler::OpenApi
+            | Handler::Status(_)
             | Handler::Receipt
             | Handler::Receipts
             | Handler::Admin(_) => false,
@@ -224,7 +262,7 @@ impl Handler {
     /// Probes and scrapes are never limited: they must answer when all else is refused.
     pub(crate) const fn criticality(self) -> Option<Criticality> {
         match self {
-            Handler::Probe(_) | Handler::Metrics | Handler::OpenApi => None,
+            Handler::Probe(_) | Handler::Metrics | Handler::OpenApi | Handler::Status(_) => None,
             Handler::Receipts => Some(Criticality::Sheddable),
             Handler::Pubsub | Handler::Marketplace | Handler::Receipt | Handler::Ai(_) => {
                 Some(Criticality::Normal)

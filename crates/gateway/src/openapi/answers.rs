@@ -16,7 +16,8 @@ use super::forms::{
 };
 use super::requests::STREAM;
 
-const RECEIPT_ID: &str = "^rcpt_[0-9a-f]{32}$";
+/// The id of a receipt.
+pub(super) const RECEIPT_ID: &str = "^rcpt_[0-9a-f]{32}$";
 /// The id of a key.
 pub(super) const KEY_ID: &str = "^key_[0-9a-f]{16}$";
 const DIGEST: &str = "^sha256:[0-9a-f]{64}$";
