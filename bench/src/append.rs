@@ -15,7 +15,7 @@ use engine::ports::{
     AppendError, Batch, Durability, IdemKey, Identity, Query, ReadError, Snapshot, Store, Stored,
 };
 use engine::supervise::{Stop, Worker};
-use engine::{Engine, Options, Parts, Request, SpoolUse, Writes};
+use engine::{Engine, Options, Parts, Request, SpoolUse, WatchParts, Writes};
 use governors::Rules;
 use ledger::HeadRecord;
 use store::{SqliteStore, Synchronous};
@@ -210,6 +210,7 @@ pub(crate) fn start(
         store_workers: vec![upkeep],
         standby: None,
         ai: AiParts::none(),
+        watch: WatchParts::default(),
         does_due: true,
     };
     let options = Options {
@@ -229,6 +230,7 @@ pub(crate) fn start(
         spare_wait: Duration::from_secs(5),
         writes: Writes::Auto,
         ai: AiOptions::default(),
+        alert_interval: Duration::from_secs(15),
         verify_reads: true,
     };
     Ok((Engine::start(parts, options), metrics))

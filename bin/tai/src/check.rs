@@ -11,8 +11,7 @@ use std::process::ExitCode;
 use settings::{Baseline, Resolved, Settings, Source};
 
 use crate::cli::{EXIT_OK, EXIT_USAGE, complain, say};
-use crate::rules_file;
-use crate::serve::prepare;
+use crate::serve::{Prepared, prepare};
 
 const DEFAULT_FILE: &str = "tai.toml";
 
@@ -99,13 +98,16 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
         let (name_width, value_width) = widths;
         say(&format!("{:name_width$}  {value:value_width$}  {}", origin.name, origin.source));
     }
-    let found = prepare(&resolved.settings)
-        .and_then(|prepared| Ok((prepared, rules_file::read(&resolved.settings)?)));
-    match found {
-        Ok(((rules, providers), bodies)) => {
+    match prepare(&resolved.settings) {
+        Ok(Prepared { rules, providers, watch, bodies }) => {
             say(&format!("catalogue {} is valid", rules.catalogue.version));
             let names = providers.models.providers().map(|provider| provider.name);
             say(&format!("providers: {}", names.collect::<Vec<_>>().join(", ")));
+            say(&format!("alert rules: {}", watch.rules.iter().count()));
+            let channels = watch.names();
+            let channels =
+                if channels.is_empty() { "none".to_owned() } else { channels.join(", ") };
+            say(&format!("channels: {channels}"));
             if let Some(file) = bodies {
                 say(&format!("validation rules are valid: {}", file.note));
             }

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::ctl::Ctl;
 use crate::daemon::Place;
+use crate::watcher::Watching;
 
 /// Nothing is wrong.
 pub(crate) const EXIT_OK: u8 = 0;
@@ -57,6 +58,8 @@ pub(crate) enum Local {
     Restart(Place),
     /// Tell whether the service that `start` began runs, and how it is.
     Status(Place),
+    /// Watch the service from outside: page when it is dead, and say outside that it is not.
+    Watch(Watching),
     /// Show every setting, where its value comes from, and stop.
     Check(Check),
     /// Work on the receipt ledger.
@@ -87,6 +90,15 @@ pub(crate) struct Check {
     /// Check a file of rules for bodies instead, rule by rule.
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
+    /// Check a file of alert rules instead; `shipped` stands for those inside the program.
+    #[arg(long, value_name = "FILE", conflicts_with = "rules")]
+    pub(crate) alerts: Option<PathBuf>,
+    /// Run these tests of the alert rules, on synthetic series.
+    #[arg(long, value_name = "FILE", requires = "alerts")]
+    pub(crate) tests: Option<PathBuf>,
+    /// Print the alert rules as a file of rules for Prometheus.
+    #[arg(long, requires = "alerts", conflicts_with = "tests")]
+    pub(crate) prometheus: bool,
 }
 
 /// Verbs on keys that need no running service.

@@ -149,15 +149,7 @@ impl Client {
             return Err(BadTarget::Url);
         }
         let authorization = key.map(bearer).transpose()?;
-        let http = Http::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(Policy::none())
-            // A proxy of the environment would be asked about loopback, and would see the key.
-            .no_proxy()
-            // Every request finds out anew whether somebody listens.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(BadTarget::Client)?;
+        let http = http().map_err(BadTarget::Client)?;
         Ok(Client { http, base, authorization })
     }
 
@@ -199,6 +191,18 @@ impl Client {
             None => request,
         }
     }
+}
+
+/// A client that goes where it is sent and nowhere else.
+pub(crate) fn http() -> reqwest::Result<Http> {
+    Http::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(Policy::none())
+        // A proxy of the environment would be asked about loopback, and would see the key.
+        .no_proxy()
+        // Every request finds out anew whether somebody listens.
+        .pool_max_idle_per_host(0)
+        .build()
 }
 
 fn bearer(key: &str) -> Result<HeaderValue, BadTarget> {

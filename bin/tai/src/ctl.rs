@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::Value;
 use settings::Settings;
 
@@ -35,10 +36,10 @@ const KEY_VARIABLE: &str = "TAI_KEY";
 /// they are looked at for the port, and only when nothing else says where it is.
 pub(crate) fn run(
     ctl: Ctl,
-    settings: Result<Settings, Vec<String>>,
+    settings: Result<&Settings, Vec<String>>,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<ExitCode> {
-    let client = target(&ctl, settings, variable)
+    let client = target(ctl.url.as_deref(), settings, variable)
         .and_then(|url| Ok((url, key(ctl.key_file.as_deref(), variable)?)))
         .and_then(|(url, key)| {
             Client::new(&url, key.as_deref()).map_err(|error| vec![error.to_string()])
@@ -58,13 +59,14 @@ pub(crate) fn run(
     Ok(ExitCode::from(if well { EXIT_OK } else { EXIT_FAILED }))
 }
 
-fn target(
-    ctl: &Ctl,
-    settings: Result<Settings, Vec<String>>,
+/// Where the service is: `url` where it is given.
+pub(crate) fn target(
+    url: Option<&str>,
+    settings: Result<&Settings, Vec<String>>,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<String, Vec<String>> {
-    if let Some(url) = &ctl.url {
-        return Ok(url.clone());
+    if let Some(url) = url {
+        return Ok(url.to_owned());
     }
     if let Some(url) = variable(URL_VARIABLE) {
         return text(URL_VARIABLE, url).map_err(|mistake| vec![mistake]);
@@ -88,7 +90,8 @@ pub(crate) fn url_of(mut address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn key(
+/// The key, if there is one: out of `file` where it is given.
+pub(crate) fn key(
     file: Option<&Path>,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<String>, Vec<String>> {
@@ -115,6 +118,12 @@ fn tell(answer: &Answer, view: &View, raw: bool) -> anyhow::Result<bool> {
         }
         tell_refusal(answer.status, json.as_ref(), raw);
         return Ok(false);
+    }
+    if *view == View::Text {
+        let text = std::str::from_utf8(&answer.body);
+        let text = text.with_context(|| format!("status {}, but it is no text", answer.status))?;
+        view::paragraphs(text).iter().for_each(|line| say(line));
+        return Ok(true);
     }
     let shown = json.as_ref().ok_or_else(|| "it is not JSON".to_owned()).and_then(|json| {
         if raw {

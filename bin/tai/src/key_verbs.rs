@@ -12,7 +12,7 @@ use engine::access::{MadeKey, make_key};
 use engine::actions::Registry;
 use engine::ai::AiParts;
 use engine::clock::SystemClock;
-use engine::{Engine, Parts, Request};
+use engine::{Engine, Parts, Request, WatchParts};
 use governors::{Command, KeyChange};
 use ledger::{Kind, View};
 use settings::{Backend, Settings};
@@ -71,6 +71,7 @@ async fn create(
         store_workers: workers,
         standby: None,
         ai: AiParts::none(),
+        watch: WatchParts::default(),
         does_due: false,
     };
     let engine = Engine::start(parts, engine_options(settings));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use egress::Egress;
+use egress::{Egress, LogShipper};
 use engine::Engine;
 use engine::outbound::{Breaker, Outbound};
 use engine::supervise::Stop;
@@ -59,6 +59,7 @@ pub(crate) struct Applied {
     pub(crate) door: Arc<Gateway>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<LogHandle>,
+    pub(crate) shipper: Option<Arc<LogShipper>>,
 }
 
 impl Live {

@@ -14,13 +14,17 @@ mod fold;
 mod key_verbs;
 mod ledger_verbs;
 mod live;
+mod observe;
 mod options;
 mod providers;
 mod pull;
 mod rules_file;
 mod serve;
 mod standby;
+mod status_copy;
 mod stores;
+mod watch;
+mod watcher;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,7 +50,8 @@ fn main() -> ExitCode {
     let outcome = match (arguments.command.unwrap_or_default(), settings) {
         // The service that is asked may run elsewhere, with settings of its own.
         (Command::Ctl(ctl), settings) => {
-            ctl::run(ctl, settings.map(|start| start.resolved.settings), &check::variable)
+            let settings = settings.as_ref().map(|start| &start.resolved.settings);
+            ctl::run(ctl, settings.map_err(Clone::clone), &check::variable)
         }
         (Command::Local(_), Err(mistakes)) => return cli::usage_error(&mistakes),
         (Command::Local(command), Ok(start)) => run(command, start, config, &called),
@@ -68,8 +73,12 @@ fn run(
         Local::Stop(place) => in_background(Verb::Stop, place),
         Local::Restart(place) => in_background(Verb::Restart, place),
         Local::Status(place) => in_background(Verb::Status, place),
-        Local::Check(Check { rules: Some(file) }) => rules_file::check(&file),
-        Local::Check(Check { rules: None }) => check::show(&start.resolved),
+        Local::Watch(how) => watcher::run(how, &start.resolved.settings, &check::variable),
+        Local::Check(Check { rules: Some(file), .. }) => rules_file::check(&file),
+        Local::Check(Check { alerts: Some(file), tests, prometheus, .. }) => {
+            watch::check(&file, tests.as_deref(), prometheus)
+        }
+        Local::Check(_) => check::show(&start.resolved),
         Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings),
         Local::Key(verb) => key_verbs::run(verb, &start.resolved.settings),
     }

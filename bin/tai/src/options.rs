@@ -12,6 +12,7 @@ use engine::ai::AiOptions;
 use gateway::{Rate, Signatures, Validation};
 use ledger::seal::sha256;
 use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
+use telemetry::log::{FileOptions, LogOptions, OutboxOptions};
 use telemetry::metrics::Metrics;
 
 /// How soon what another instance wrote is seen by who is answered without a receipt.
@@ -75,6 +76,7 @@ pub(crate) fn engine_options(settings: &Settings) -> Options {
             settings::Writes::Open => engine::Writes::Open,
         },
         verify_reads: settings.receipt_verify_hashes,
+        alert_interval: Duration::from_millis(settings.alert_interval_ms),
         ai: AiOptions {
             retries_max: settings.max_retries,
             first_token: Duration::from_millis(settings.timeout_threshold_ms),
@@ -138,6 +140,25 @@ fn decoded(secret: &Secret) -> Option<Vec<u8>> {
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     engine.decode(secret.expose()).ok()
+}
+
+/// Which events are logged, how, and where to.
+pub(crate) fn log_options(settings: &Settings) -> LogOptions {
+    let file = settings.log_file.as_ref().map(|path| FileOptions {
+        path: path.clone(),
+        buffer_lines: settings.log_file_buffer_size,
+        flush_interval: Duration::from_millis(settings.log_file_flush_interval),
+    });
+    let outbox = settings.log_http_endpoint.as_ref().map(|_| OutboxOptions {
+        batch_lines: settings.log_http_buffer_size,
+        flush_interval: Duration::from_millis(settings.log_http_flush_interval),
+    });
+    LogOptions {
+        level: level(settings.log_level),
+        is_structured: settings.log_structured,
+        file,
+        outbox,
+    }
 }
 
 pub(crate) fn level(level: LogLevel) -> tracing::Level {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use egress::{Egress, RedisAnswers};
+use egress::{Egress, LogEndpoint, LogShipper, RedisAnswers};
 use engine::actions::Registry;
 use engine::ai::AiParts;
 use engine::ai::cache::AnswerStore;
@@ -17,8 +17,8 @@ use engine::ai::models::Models;
 use engine::clock::SystemClock;
 use engine::outbound::Outbound;
 use engine::ports::Durability;
-use engine::supervise::{Stop, Worker};
-use engine::{Engine, Parts};
+use engine::supervise::Worker;
+use engine::{Engine, Parts, WatchParts};
 use gateway::{Gateway, Process};
 use governors::Rules;
 use sd_notify::NotifyState;
@@ -33,17 +33,33 @@ use crate::check::{Start, variable};
 use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 use crate::daemon::ready_word;
 use crate::live::{Applied, Ask, Live};
-use crate::options::{egress_policy, engine_options, gateway_options, is_open, level, relaxed};
+use crate::observe::{self, Observed};
+use crate::options::{
+    egress_policy, engine_options, gateway_options, is_open, log_options, relaxed,
+};
 use crate::providers::{self, Providers};
 use crate::pull::{self, Pulled};
 use crate::rules_file::{self, RulesFile};
+use crate::status_copy;
 use crate::stores::{self, Served};
+use crate::watch::{self, Watch};
 
 /// The subsystem that keeps a connection to Redis.
 const REDIS: &str = "redis";
+/// The subsystem that keeps a copy of the status page.
+const STATUS_PAGE: &str = "status_page";
 
-/// How often the log's own losses are brought to the metrics.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
+/// What is read and checked before anything is opened.
+pub(crate) struct Prepared {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) providers: Providers,
+    pub(crate) watch: Watch,
+    /// The operator's rules for bodies, where there is a file of them.
+    pub(crate) bodies: Option<RulesFile>,
+}
+
+/// How long the end waits for the last lines to arrive where they are sent.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What a start that is given up has to end in: nobody waits for it but the operator.
 const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
@@ -64,11 +80,10 @@ pub(crate) fn run(start: Start, program: &Path, detached: bool) -> anyhow::Resul
     }
     let settings = start.resolved.settings.clone();
     let clock = Arc::new(SystemClock::default());
-    let prepared = prepare(&settings).and_then(|(rules, providers)| {
-        let file = settings.log_file.as_deref();
-        let bodies = rules_file::read(&settings)?;
-        let log = telemetry::log::init(level(settings.log_level), file, clock);
-        Ok(((Arc::new(rules), providers, bodies), Arc::new(log.context("LOG_FILE")?)))
+    let prepared = prepare(&settings).and_then(|prepared| {
+        status_copy::prepare(&settings)?;
+        let log = telemetry::log::init(&log_options(&settings), clock);
+        Ok((prepared, Arc::new(log.context("LOG_FILE")?)))
     });
     let (prepared, log) = match prepared {
         Ok(prepared) => prepared,
@@ -126,7 +141,7 @@ enum End {
 async fn serve(
     live: &Arc<Live>,
     settings: Settings,
-    prepared: (Arc<Rules>, Providers, Option<RulesFile>),
+    prepared: Prepared,
     log: Arc<LogHandle>,
 ) -> anyhow::Result<End> {
     let mut signals = Signals::new()?;
@@ -162,14 +177,17 @@ async fn serve(
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
-    (rules, providers, bodies): (Arc<Rules>, Providers, Option<RulesFile>),
+    Prepared { rules, providers, watch, bodies }: Prepared,
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
     let metrics = Arc::new(Metrics::new()?);
-    let Providers { models, dependencies } = providers;
+    let Providers { models, mut dependencies } = providers;
     let policy = egress_policy(settings);
+    let collector = log_endpoint(settings)?;
+    dependencies.extend(collector.as_ref().map(LogEndpoint::dependency));
     let egress = Arc::new(Egress::new(&dependencies, policy, &[], &metrics)?);
+    let shipper = shipper(settings, collector.as_ref(), log, &egress);
     let redis = redis(settings)?;
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
@@ -190,15 +208,24 @@ async fn begin(
         store_workers: workers,
         standby,
         ai: ai_parts(settings, models, &egress, redis.as_ref()),
+        watch: WatchParts { rules: Some(watch.rules), courier: Some(watch.channels) },
         does_due: settings.service_role != ServiceRole::Gateway,
     };
     let engine = Engine::start(parts, engine_options(settings));
     if let Some(redis) = redis {
         engine.supervisor().start(REDIS, vec![redis.worker()]);
     }
-    let observed = (engine.clone(), Arc::clone(&egress), Arc::clone(&metrics), Arc::clone(log));
-    let observer = Worker::task("observer", move |stop| observe(observed.clone(), stop));
-    engine.supervisor().start("observability_sup", vec![observer]);
+    let observed = Observed {
+        engine: engine.clone(),
+        egress: Arc::clone(&egress),
+        metrics: Arc::clone(&metrics),
+        log: Arc::clone(log),
+        mounts: observe::mounts(settings).into(),
+    };
+    let observer = Worker::task("observer", move |stop| observed.clone().observe(stop));
+    let shipping = shipper.as_ref().map(LogShipper::worker);
+    let observers = [observer].into_iter().chain(shipping).collect();
+    engine.supervisor().start("observability_sup", observers);
     let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
     let checked = bodies.as_ref().map(|file| ("validation_rules", file.note.clone()));
     let checked = checked.into_iter().collect();
@@ -210,21 +237,25 @@ async fn begin(
         engine.drain(NO_KEYS_DRAIN).await;
         return Ok(None);
     }
+    let (door, log) = (Arc::new(door(live, settings, &engine, &metrics)), Arc::clone(log));
+    let applied = Arc::new(Applied { engine, egress, door, metrics, log, shipper });
+    // Before the door opens: a setting that was changed live holds from the first request on.
+    live.apply(&applied).await?;
+    open_door(live, (settings, bodies), &applied, clock, listener);
+    Ok(Some(applied))
+}
+
+/// The door, still closed.
+fn door(live: &Arc<Live>, settings: &Settings, engine: &Engine, metrics: &Arc<Metrics>) -> Gateway {
     let process = Arc::clone(live) as Arc<dyn Process>;
-    let options = gateway_options(settings, relaxed(settings, &metrics));
+    let options = gateway_options(settings, relaxed(settings, metrics));
     if options.is_open {
         tracing::warn!(
             event = "open_door",
             "no key is needed: every local caller may do everything"
         );
     }
-    let door = Gateway::new(engine.clone(), Arc::clone(&metrics), process, options);
-    let (door, log) = (Arc::new(door), Arc::clone(log));
-    let applied = Arc::new(Applied { engine, egress, door, metrics, log });
-    // Before the door opens: a setting that was changed live holds from the first request on.
-    live.apply(&applied).await?;
-    open_door(live, (settings, bodies), &applied, clock, listener);
-    Ok(Some(applied))
+    Gateway::new(engine.clone(), Arc::clone(metrics), process, options)
 }
 
 fn tell_volatile(durability: Durability) {
@@ -268,6 +299,9 @@ fn open_door(
         live.set_pull(Arc::new(Pulled(Arc::clone(&subscriber))));
         supervisor.start("gcp_pubsub", vec![subscriber.worker()]);
     }
+    if let Some(copier) = status_copy::worker(settings, &parts.door) {
+        supervisor.start(STATUS_PAGE, vec![copier]);
+    }
     supervisor.start("tai_http", vec![gateway::worker(Arc::clone(&parts.door), listener)]);
 }
 
@@ -276,7 +310,8 @@ fn open_door(
 async fn finish(parts: &Applied, limit: Duration) {
     let deadline = Instant::now() + limit;
     parts.door.close();
-    for name in ["tai_http", "gcp_pubsub", "settings_sup", REDIS, "observability_sup"] {
+    for name in ["tai_http", STATUS_PAGE, "gcp_pubsub", "settings_sup", REDIS, "observability_sup"]
+    {
         // Past the deadline it is still asked to stop.
         let stopped = parts.engine.supervisor().stop(name);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -289,6 +324,9 @@ async fn finish(parts: &Applied, limit: Duration) {
         }
     }
     parts.engine.drain(deadline.saturating_duration_since(Instant::now())).await;
+    if let Some(shipper) = &parts.shipper {
+        shipper.finish(LAST_LINES).await;
+    }
 }
 
 /// Tells systemd, or `start`, where the process stands; nobody when neither asked.
@@ -317,8 +355,8 @@ impl Signals {
         })
     }
 
-    /// Returns when asked to stop. SIGUSR1 writes out the log, as logrotate's scripts ask for; a
-    /// hangup is no reason to stop.
+    /// Returns when asked to stop. SIGUSR1 writes out the log to wherever it goes and opens its file
+    /// anew, as logrotate's scripts ask for; a hangup is no reason to stop.
     async fn asked(&mut self, log: &Arc<LogHandle>) {
         loop {
             tokio::select! {
@@ -328,7 +366,7 @@ impl Signals {
                 _ = self.flush.recv() => {
                     let log = Arc::clone(log);
                     // Waits for a disk; its outcome is in the log or nowhere.
-                    let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+                    let _ = tokio::task::spawn_blocking(move || log.reopen()).await;
                 }
             }
         }
@@ -337,7 +375,7 @@ impl Signals {
 
 /// The catalogue and the providers in force, after a look at what no single setting shows. A mistake
 /// names the setting, never its value.
-pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<(Rules, Providers)> {
+pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let has_secret = settings.hmac_secret_key.is_some() || settings.jwt_secret_key.is_some();
     if settings.verify_signatures && !has_secret {
         bail!("VERIFY_SIGNATURES: neither HMAC_SECRET_KEY nor JWT_SECRET_KEY is set");
@@ -345,11 +383,41 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<(Rules, Providers)>
     stores::check(settings)?;
     let rules = catalogue(settings)?;
     redis(settings)?;
-    let providers = providers::read(settings, &rules, &|name| variable(name)?.into_string().ok())?;
+    let variable = |name: &str| variable(name)?.into_string().ok();
+    let providers = providers::read(settings, &rules, &variable)?;
     // Where calls leave to is looked at before anything starts.
-    Egress::new(&providers.dependencies, egress_policy(settings), &[], &Metrics::new()?)
-        .context("PROVIDERS_FILE")?;
-    Ok((rules, providers))
+    let egress = |dependencies: &[_]| {
+        Egress::new(dependencies, egress_policy(settings), &[], &Metrics::new()?)
+            .map_err(anyhow::Error::new)
+    };
+    egress(&providers.dependencies).context("PROVIDERS_FILE")?;
+    let collector = log_endpoint(settings)?.map(|endpoint| endpoint.dependency());
+    egress(&providers.dependencies.iter().cloned().chain(collector).collect::<Vec<_>>())
+        .context("LOG_HTTP_ENDPOINT")?;
+    let watch = watch::read(settings, &variable)?;
+    let channels = watch.names();
+    let channels: Vec<&str> = channels.iter().map(|name| &**name).collect();
+    // A step that would tell nobody is no step.
+    let rules = Arc::new(rules.with_channels(&channels));
+    let bodies = rules_file::read(settings)?;
+    Ok(Prepared { rules, providers, watch, bodies })
+}
+
+/// Who collects the log, if somebody does.
+fn log_endpoint(settings: &Settings) -> anyhow::Result<Option<LogEndpoint>> {
+    let url = settings.log_http_endpoint.as_deref();
+    url.map(LogEndpoint::new).transpose().context("LOG_HTTP_ENDPOINT")
+}
+
+fn shipper(
+    settings: &Settings,
+    collector: Option<&LogEndpoint>,
+    log: &LogHandle,
+    egress: &Arc<Egress>,
+) -> Option<Arc<LogShipper>> {
+    let outbound = Arc::clone(egress) as Arc<dyn Outbound>;
+    let authorization = settings.log_http_auth_header.as_ref().map(|header| header.expose());
+    Some(LogShipper::new(outbound, log.outbox()?.clone(), collector?, authorization))
 }
 
 /// The server that keeps answers, if one is named. Nothing is sent to it yet.
@@ -363,20 +431,4 @@ pub(crate) fn catalogue(settings: &Settings) -> anyhow::Result<Rules> {
     let Some(path) = &settings.catalogue_file else { return Ok(Rules::builtin()?) };
     let text = std::fs::read_to_string(path).context("CATALOGUE_FILE: cannot read the file")?;
     Rules::parse(&text).context("CATALOGUE_FILE")
-}
-
-async fn observe(
-    (engine, egress, metrics, log): (Engine, Arc<Egress>, Arc<Metrics>, Arc<LogHandle>),
-    mut stop: Stop,
-) {
-    loop {
-        metrics.log_lines_dropped_reach(log.dropped());
-        // Connections that nobody uses any more.
-        egress.sweep();
-        engine.observe_answers();
-        tokio::select! {
-            () = stop.asked() => return,
-            () = tokio::time::sleep(OBSERVE_INTERVAL) => {}
-        }
-    }
 }

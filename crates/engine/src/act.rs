@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
+use telemetry::trace;
 use tokio::sync::{RwLock, Semaphore, watch};
 use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
@@ -21,6 +22,7 @@ use crate::ai::{self, Ai, AiOptions, AiParts};
 use crate::commit::{Decided, Refused, Reply, Work};
 use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
+use crate::incidents::WatchParts;
 use crate::keys::{CallerKey, Keyed};
 use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
@@ -83,6 +85,8 @@ pub struct Options {
     pub writes: Writes,
     /// How calls to models are made.
     pub ai: AiOptions,
+    /// How often our own figures are looked at.
+    pub alert_interval: Duration,
     /// Check the hashes of receipts that are read.
     pub verify_reads: bool,
 }
@@ -105,6 +109,8 @@ pub struct Parts {
     pub standby: Option<Arc<dyn Standby>>,
     /// Which models there are, and the way out to them.
     pub ai: AiParts,
+    /// What our own figures are watched by, and through whom people are told.
+    pub watch: WatchParts,
     /// Do what is due and settle what others have left, for which an instance may be set aside.
     pub does_due: bool,
 }
@@ -147,8 +153,18 @@ impl Engine {
     /// pool.
     #[must_use]
     pub fn start(parts: Parts, options: Options) -> Engine {
-        let Parts { store, rules, clock, registry, metrics, store_workers, standby, ai, does_due } =
-            parts;
+        let Parts {
+            store,
+            rules,
+            clock,
+            registry,
+            metrics,
+            store_workers,
+            standby,
+            ai,
+            watch,
+            does_due,
+        } = parts;
         let options = Arc::new(ArcSwap::from_pointee(options));
         metrics.store_stage.set(Stage::Up as i64);
         let common = Common {
@@ -176,6 +192,9 @@ impl Engine {
             door: RwLock::new(()),
         }));
         engine.supervise(workers, store_workers, does_due);
+        if does_due {
+            engine.supervise_watch(watch);
+        }
         engine
     }
 
@@ -353,10 +372,11 @@ impl Engine {
         };
         let Pipeline { store, progress, .. } = &self.0.ledger;
         let (store, progress) = (Arc::clone(store), Arc::clone(progress));
+        let request = trace::current();
         let read = move || {
             // Given back by the read itself: a caller who hangs up does not end it.
             let _turn = turn;
-            progress.read(|| read(&*store))
+            trace::within(request, || progress.read(|| read(&*store)))
         };
         let outcome = tokio::select! {
             biased;

@@ -394,7 +394,8 @@ impl<'a> Decider<'a> {
         }
         let answer = Arc::new(sealed.get(primary).ok_or(Broken::NoPrimary)?.clone());
         // What nobody here performs, the caller does, and holds the attempt meanwhile.
-        let is_callers = effect.is_none() && drafts[primary].kind == Kind::ActionAttempt;
+        let is_callers =
+            effect.is_none() && !stream.is_system() && drafts[primary].kind == Kind::ActionAttempt;
         let reservation = is_callers.then(|| {
             let mark = self.shared.in_flight.mark(answer.id);
             Arc::new(Reservation::new(&self.shared.settlements, stream.clone(), mark))

@@ -1,6 +1,9 @@
 //! Alerts and incidents, for who looks.
 //!
-//! Owns: reading their stream. Refuses to know: how an alert is measured, and who is told.
+//! Owns: reading their stream, and which workers fill it. Refuses to know: how an alert is measured,
+//! and who is told.
+
+use std::sync::Arc;
 
 use governors::StreamState;
 use governors::incident::Story;
@@ -9,6 +12,9 @@ use types::{Reason, StreamName, limits};
 
 use crate::act::Engine;
 use crate::commit::Refused;
+use crate::notify::Courier;
+use crate::supervise::Worker;
+use crate::{alerts, notices};
 
 /// Receipts that are read at once.
 const PAGE: usize = 512;
@@ -19,7 +25,34 @@ pub fn stream() -> StreamName {
     StreamName::system(limits::STREAM_INCIDENTS)
 }
 
+/// What alerts and incidents stand on.
+#[derive(Clone, Default)]
+pub struct WatchParts {
+    /// The alert rules; without them nothing is watched.
+    pub rules: Option<Arc<runbook::Rules>>,
+    /// Who tells people; without one nobody is told.
+    pub courier: Option<Arc<dyn Courier>>,
+}
+
 impl Engine {
+    pub(crate) fn supervise_watch(&self, watch: WatchParts) {
+        if let Some(rules) = watch.rules {
+            let engine = self.clone();
+            let evaluator = Worker::task("alert_evaluator", move |stop| {
+                alerts::evaluate(engine.clone(), Arc::clone(&rules), stop)
+            });
+            self.supervisor().start(alerts::ALERTS, vec![evaluator]);
+        }
+        // Where there is no channel there is nobody to tell.
+        if let Some(courier) = watch.courier.filter(|courier| !courier.channels().is_empty()) {
+            let engine = self.clone();
+            let teller = Worker::task("notice_teller", move |stop| {
+                notices::tell(engine.clone(), Arc::clone(&courier), stop)
+            });
+            self.supervisor().start(notices::NOTICES, vec![teller]);
+        }
+    }
+
     /// Alerts, silences and incidents as they stand: ask [`StreamState::incidents`].
     ///
     /// # Errors

@@ -20,6 +20,8 @@ use crate::supervise::Stop;
 
 /// Streams or attempts that one look takes on.
 const LOOK_MAX: usize = 256;
+/// Streams that a look takes on while writes are frozen, most of which it leaves alone.
+const FROZEN_LOOK_MAX: usize = 100_000;
 /// Ticks that wait for one commit together.
 const TICKS_AT_ONCE: usize = 64;
 /// The wait between two tries to settle a result while the store is away.
@@ -43,13 +45,17 @@ pub(crate) async fn timers(engine: Engine, mut stop: Stop) {
 
 /// One look; true when there is probably more.
 async fn fire_due(engine: &Engine) -> bool {
-    if engine.is_frozen() {
-        return false;
-    }
     let now = engine.clock().now();
-    let Ok(due) = engine.blocking(move |store| store.due(now, LOOK_MAX)).await else {
+    // While writes are frozen the service's own clocks go on: whoever is on call must hear of it.
+    // Those that wait may be many, and must not hide them.
+    let is_frozen = engine.is_frozen();
+    let limit = if is_frozen { FROZEN_LOOK_MAX } else { LOOK_MAX };
+    let Ok(mut due) = engine.blocking(move |store| store.due(now, limit)).await else {
         return false;
     };
+    if is_frozen {
+        due.retain(StreamName::is_system);
+    }
     let mut moved = false;
     for streams in due.chunks(TICKS_AT_ONCE) {
         let ticks = streams.iter().map(|stream| engine.submit(tick(stream), None));
@@ -97,7 +103,9 @@ pub(crate) async fn unsettled(engine: Engine, mut stop: Stop) {
 /// INV-3: an attempt without a result stays listed until it has one.
 async fn settle_orphans(engine: &Engine) {
     let inner = engine.inner();
-    let Ok(open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
+    let Ok(mut open) = engine.blocking(|store| store.unsettled(LOOK_MAX)).await else { return };
+    // Whoever tells notices settles its own.
+    open.retain(|stored| stored.stream.as_str() != limits::STREAM_NOTICES);
     inner.common.metrics.actions_unsettled.set(open.len() as i64);
     // Let go of when the look fails or is cut short.
     let held: Vec<Mark> =

@@ -105,6 +105,8 @@ fn first_told(draft: Draft, channels: &[String]) -> Draft {
 /// is due, and when the next update is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clocks {
+    /// From when the steps count.
+    base: Micros,
     step: usize,
     page_at: Option<Micros>,
     update_at: Option<Micros>,
@@ -122,6 +124,7 @@ impl Clocks {
     ) -> Clocks {
         let next = policy.next(severity, from, is_acknowledged);
         Clocks {
+            base,
             step: next.map_or(from, |next| next.step),
             page_at: next.map(|next| base.plus_secs(next.after_s)),
             update_at: policy.update_every_s(severity).map(|every_s| now.plus_secs(every_s)),
@@ -132,6 +135,7 @@ impl Clocks {
         let at = |at: Option<Micros>| Meta::Int(at.map_or(0, |at| at.0));
         let step = i64::try_from(self.step).unwrap_or(i64::MAX);
         draft
+            .with("base_us", Meta::Int(self.base.0))
             .with("step", Meta::Int(step))
             .with("page_at_us", at(self.page_at))
             .with("update_at_us", at(self.update_at))

@@ -1,7 +1,9 @@
 //! The governor of notices: what was told over which channel.
 //!
-//! Owns: that each channel is told one thing after the other, each before the next, and nothing
-//! again that it has taken. Refuses to know: what a notice says, and how a channel is reached.
+//! INV-19: what is told of an incident stands between two receipts, in order on each channel, and
+//! nothing that a channel has taken is told to it again.
+//!
+//! Owns: the place of each channel, and the attempt under way. Refuses to know: what a notice says, and how a channel is reached.
 //!
 //! What is to be told stands in `_incidents`: every receipt with a `tell`. A channel is a place in
 //! that stream, which goes on when a notice has been taken or will never be.

@@ -167,6 +167,20 @@ impl Policy {
         self.stable_s
     }
 
+    /// Every component that stands on another or that another stands on, in the order of the table.
+    #[must_use]
+    pub fn components(&self) -> Vec<&str> {
+        let mut all: Vec<&str> = self.depends.iter().map(|(name, _)| &**name).collect();
+        for (_, below) in &self.depends {
+            for component in below {
+                if !all.contains(&&**component) {
+                    all.push(component);
+                }
+            }
+        }
+        all
+    }
+
     /// True when one of the two stands on the other, directly or through others.
     pub(crate) fn are_related(&self, one: &str, other: &str) -> bool {
         one == other || self.stands_on(one, other) || self.stands_on(other, one)

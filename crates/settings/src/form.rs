@@ -17,6 +17,10 @@ pub enum Form {
     Key,
     /// A key that a provider has given out, in whatever form it gives them.
     ProviderKey,
+    /// One word.
+    Word,
+    /// Words on one line.
+    Line,
     /// Dependencies and the state in which their breakers are held: `openai=open,local=closed`, or
     /// `none`.
     Breakers,
@@ -37,6 +41,10 @@ pub enum Form {
     /// The id of a Firestore database, as
     /// <https://cloud.google.com/firestore/docs/manage-databases#database_id> defines it.
     FirestoreDatabase,
+    /// Where something is asked over HTTP: scheme, host, and port and path if need be.
+    HttpUrl,
+    /// The value of an HTTP header.
+    HeaderValue,
 }
 
 /// The fewest characters of a key: 128 bits even if all of them are hex digits.
@@ -82,8 +90,13 @@ impl Form {
             Form::Key => {
                 text.len() >= KEY_CHARS_MIN && text.bytes().all(|byte| byte.is_ascii_graphic())
             }
-            Form::ProviderKey => {
+            Form::ProviderKey | Form::Word => {
                 !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            Form::Line => {
+                !text.is_empty()
+                    && text.trim() == text
+                    && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
             }
             Form::Breakers => breakers(text).is_some(),
             Form::Base64 => BASE64.decode(text).is_ok_and(|bytes| bytes.len() >= BASE64_BYTES_MIN),
@@ -114,6 +127,17 @@ impl Form {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
                 !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
             }),
+            Form::HttpUrl => ["http://", "https://"].iter().any(|scheme| {
+                let rest = text.strip_prefix(scheme).unwrap_or_default();
+                // A user name, a query and a fragment have settings of their own, or no meaning.
+                let allowed = |byte: u8| byte.is_ascii_graphic() && !b"@?#\"\\".contains(&byte);
+                !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(allowed)
+            }),
+            // No blanks at its ends: the header would lose them.
+            Form::HeaderValue => {
+                let allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+                !text.is_empty() && text.trim() == text && text.bytes().all(allowed)
+            }
             Form::RedisUrl => ["redis://", "rediss://"].iter().any(|scheme| {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
                 !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
@@ -126,7 +150,8 @@ impl Form {
         match self {
             Form::Key => "at least 32 printable ASCII characters without blanks",
             Form::Breakers => "none, or names with =open or =closed and commas between them",
-            Form::ProviderKey => "printable ASCII characters without blanks",
+            Form::ProviderKey | Form::Word => "printable ASCII characters without blanks",
+            Form::Line => "printable ASCII characters",
             Form::Base64 => "base64 of at least 16 bytes",
             Form::ProjectId => "6 to 30 lower-case letters, digits and hyphens",
             Form::PubsubName => {
@@ -137,6 +162,8 @@ impl Form {
                 "(default), or 4 to 63 lower-case letters, digits and hyphens, with a letter first"
             }
             Form::PostgresUrl => "a URL such as postgres://user@host:5432/database",
+            Form::HttpUrl => "a URL such as https://logs.example.com/ingest",
+            Form::HeaderValue => "printable ASCII characters, without blanks at the ends",
             Form::RedisUrl => "a URL such as redis://host:6379 or rediss://host:6379",
         }
     }
@@ -178,6 +205,26 @@ mod tests {
                 Form::Breakers,
                 &["none", "openai=open", "a=closed,b.c-d_e=open"],
                 &["", "openai", "openai=shut", "=open", "a=open,", "a=open, b=open", "a=b=open"],
+            ),
+            (
+                Form::HttpUrl,
+                &["http://127.0.0.1:8080", "https://logs.example.com/ingest", "http://[::1]:1/a/"],
+                &[
+                    "",
+                    "https://",
+                    "https:///a",
+                    "logs.example.com",
+                    "ftp://a",
+                    "http://u:p@a",
+                    "http://a?b",
+                    "http://a#b",
+                    "http://a b",
+                ],
+            ),
+            (
+                Form::HeaderValue,
+                &["Bearer token123", "k", "ApiKey a=\"b\", c"],
+                &["", " k", "k ", "a\nb", "a\tb", "\u{e9}"],
             ),
             (Form::ProviderKey, &["k", "sk-proj_.~+/="], &["", "a b", "k\n", "\u{e9}"]),
             (

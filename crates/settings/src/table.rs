@@ -275,6 +275,55 @@ knobs! {
         live;
     LOG_FILE => log_file: Option<PathBuf>, Kind::Path, None, "",
         "File that log lines are appended to; without it they go to standard output.";
+    ALERTS_FILE => alerts_file: Option<PathBuf>, Kind::Path, None, "",
+        "File of alert rules in place of those that ship with the program.";
+    ALERT_INTERVAL_MS => alert_interval_ms: u64, from_to(100, 15_000), Some("15000"),
+        "milliseconds",
+        "Time between two looks at our own figures; the shortest window of a condition is two of them.";
+    CHANNELS_FILE => channels_file: Option<PathBuf>, Kind::Path, None, "",
+        "File of the channels over which incidents are told, beside those that the settings below set up.";
+    SLACK_WEBHOOK_URL => slack_webhook_url: Option<Secret>, Kind::Text(Form::HttpUrl), None, "",
+        "Incoming webhook of Slack: sets up the channel slack.",
+        secret;
+    TELEGRAM_BOT_TOKEN => telegram_bot_token: Option<Secret>, Kind::Text(Form::ProviderKey), None,
+        "",
+        "Token of a Telegram bot: with TELEGRAM_CHAT_ID sets up the channel telegram.",
+        secret;
+    TELEGRAM_CHAT_ID => telegram_chat_id: Option<String>, Kind::Text(Form::Word), None, "",
+        "The chat that the bot writes to.";
+    SMTP_HOST => smtp_host: Option<String>, Kind::Text(Form::Word), None, "",
+        "Mail server: with ALERT_EMAIL_FROM and ALERT_EMAIL_TO sets up the channel email.";
+    SMTP_PORT => smtp_port: u16, from_to(1, 65_535), Some("587"), "",
+        "Its port; on 465 TLS from the start, on others STARTTLS.";
+    SMTP_USER => smtp_user: Option<String>, Kind::Text(Form::Line), None, "",
+        "Its user, where it wants one.";
+    SMTP_PASS => smtp_pass: Option<Secret>, Kind::Text(Form::Line), None, "",
+        "The password of that user.",
+        secret;
+    ALERT_EMAIL_FROM => alert_email_from: Option<String>, Kind::Text(Form::Line), None, "",
+        "Who mails of incidents come from.";
+    ALERT_EMAIL_TO => alert_email_to: Option<String>, Kind::Text(Form::Line), None, "",
+        "Who gets them, with commas between several.";
+    LOG_STRUCTURED => log_structured: bool, Kind::Flag, Some("true"), "",
+        "Whether a log line is a JSON object; false writes the same as text for people, and what is sent over HTTP stays JSON.";
+    LOG_FILE_BUFFER_SIZE => log_file_buffer_size: usize, from_to(1, 100_000), Some("100"), "lines",
+        "Lines that are appended to the log file together; a line of level ERROR is appended at once.";
+    LOG_FILE_FLUSH_INTERVAL => log_file_flush_interval: u64, from_to(1, 600_000), Some("5000"),
+        "milliseconds",
+        "The longest that a line waits for others before it is appended to the log file.";
+    LOG_HTTP_ENDPOINT => log_http_endpoint: Option<String>, Kind::Text(Form::HttpUrl), None, "",
+        "Where log lines are also sent, as POST of {\"logs\":[...]}; without https only on this machine and on private networks.";
+    LOG_HTTP_AUTH_HEADER => log_http_auth_header: Option<Secret>, Kind::Text(Form::HeaderValue),
+        None, "",
+        "The value of the header Authorization that goes with them, such as Bearer and a token.",
+        secret;
+    LOG_HTTP_BUFFER_SIZE => log_http_buffer_size: usize, from_to(1, 10_000), Some("50"), "lines",
+        "Lines that are sent together.";
+    LOG_HTTP_FLUSH_INTERVAL => log_http_flush_interval: u64, from_to(1, 600_000), Some("10000"),
+        "milliseconds",
+        "The longest that a line waits for others before it is sent.";
+    STATUS_PAGE_DIR => status_page_dir: Option<PathBuf>, Kind::Path, None, "",
+        "Directory where index.html and summary.json hold a copy of the public status page, for a web server that outlives the service; without it there is no copy.";
     METRICS_ENABLED => metrics_enabled: bool, Kind::Flag, Some("true"), "",
         "Whether /metrics is served.",
         live;
@@ -293,8 +342,10 @@ mod tests {
             assert!(row.default.is_none_or(|text| row.kind.accepts(text)), "{}", row.name);
             // A unit belongs to a quantity and, where the name carries one, agrees with it.
             assert!(row.unit.is_empty() || matches!(row.kind, Kind::Integer { .. }));
-            // Seed 004 names this one without its unit.
-            let is_ms = row.name.ends_with("_MS") || row.name == "CIRCUIT_BREAKER_TIMEOUT";
+            // Seeds 003 and 004 name these without their unit.
+            let named =
+                ["CIRCUIT_BREAKER_TIMEOUT", "LOG_FILE_FLUSH_INTERVAL", "LOG_HTTP_FLUSH_INTERVAL"];
+            let is_ms = row.name.ends_with("_MS") || named.contains(&row.name);
             assert_eq!(is_ms, row.unit == "milliseconds", "{}", row.name);
             assert_eq!(row.name.ends_with("_BYTES"), row.unit == "bytes", "{}", row.name);
             if let Kind::Integer { min, max } = row.kind {
@@ -327,6 +378,10 @@ mod tests {
                 "ANTHROPIC_API_KEY",
                 "GEMINI_API_KEY",
                 "REDIS_URL",
+                "SLACK_WEBHOOK_URL",
+                "TELEGRAM_BOT_TOKEN",
+                "SMTP_PASS",
+                "LOG_HTTP_AUTH_HEADER",
             ]
         );
         assert_eq!(
@@ -366,6 +421,22 @@ mod tests {
                 "PUBSUB_MAX_MESSAGES",
                 "PUBSUB_EMULATOR_HOST",
                 "LOG_FILE",
+                "ALERTS_FILE",
+                "ALERT_INTERVAL_MS",
+                "CHANNELS_FILE",
+                "TELEGRAM_CHAT_ID",
+                "SMTP_HOST",
+                "SMTP_PORT",
+                "SMTP_USER",
+                "ALERT_EMAIL_FROM",
+                "ALERT_EMAIL_TO",
+                "LOG_STRUCTURED",
+                "LOG_FILE_BUFFER_SIZE",
+                "LOG_FILE_FLUSH_INTERVAL",
+                "LOG_HTTP_ENDPOINT",
+                "LOG_HTTP_BUFFER_SIZE",
+                "LOG_HTTP_FLUSH_INTERVAL",
+                "STATUS_PAGE_DIR",
             ]
         );
     }

@@ -92,6 +92,26 @@ fn nothing_set_gives_the_defaults() {
         pubsub_emulator_host: None,
         log_level: LogLevel::Info,
         log_file: None,
+        alerts_file: None,
+        alert_interval_ms: 15_000,
+        channels_file: None,
+        slack_webhook_url: None,
+        telegram_bot_token: None,
+        telegram_chat_id: None,
+        smtp_host: None,
+        smtp_port: 587,
+        smtp_user: None,
+        smtp_pass: None,
+        alert_email_from: None,
+        alert_email_to: None,
+        log_structured: true,
+        log_file_buffer_size: 100,
+        log_file_flush_interval: 5_000,
+        log_http_endpoint: None,
+        log_http_auth_header: None,
+        log_http_buffer_size: 50,
+        log_http_flush_interval: 10_000,
+        status_page_dir: None,
         metrics_enabled: true,
     };
     assert_eq!(settings, expected);
@@ -108,7 +128,9 @@ fn samples(row: &Knob) -> (String, String) {
             let low = min.to_string();
             // The least may be the default.
             let low = if row.default == Some(&low) { (min + 1).to_string() } else { low };
-            (low, max.to_string())
+            let high = max.to_string();
+            let high = if row.default == Some(&high) { (max - 1).to_string() } else { high };
+            (low, high)
         }
         Kind::Flag => {
             let other = if row.default == Some("true") { "false" } else { "true" };
@@ -124,7 +146,10 @@ fn samples(row: &Knob) -> (String, String) {
         Kind::Text(Form::HostPort) => text("one:8085", "two:8085"),
         Kind::Text(Form::FirestoreDatabase) => text("name-one", "name-two"),
         Kind::Text(Form::Breakers) => text("openai=open", "openai=closed"),
-        Kind::Text(Form::ProviderKey) => text("sk-one", "sk-two"),
+        Kind::Text(Form::ProviderKey | Form::Word) => text("sk-one", "sk-two"),
+        Kind::Text(Form::Line) => text("one@host", "Two <two@host>"),
+        Kind::Text(Form::HttpUrl) => text("http://one", "https://two:8443/path"),
+        Kind::Text(Form::HeaderValue) => text("Bearer one", "Bearer two"),
         Kind::Text(Form::RedisUrl) => text("redis://one", "rediss://u:p@two:6380/1"),
         Kind::Text(Form::PostgresUrl) => text("postgres://one/tai", "postgresql://u@two:5432/tai"),
     }
@@ -290,6 +315,7 @@ fn a_secret_is_exposed_on_request_and_shown_nowhere() {
     let value = |row: &Knob| match row.kind {
         Kind::Text(Form::PostgresUrl) => "postgres://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/d",
         Kind::Text(Form::RedisUrl) => "redis://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/1",
+        Kind::Text(Form::HttpUrl) => "https://h/Xq7ZmarkerXq7ZmarkerXq7Zmarker++",
         _ => MARKER,
     };
     let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, value(row))).collect();

@@ -74,6 +74,7 @@ mod tests {
             ("requirements.txt", "google-cloud-pubsub=="),
             ("ai_clients.txt", "openai=="),
             ("ai_upstream.txt", "llmock=="),
+            ("mail_server.txt", "aiosmtpd=="),
         ] {
             let text = std::fs::read_to_string(folder.join(list)).unwrap();
             let packages: Vec<&str> =

@@ -72,6 +72,20 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: KeyVerb,
     },
+    /// Alerts that are not inactive.
+    Alerts,
+    /// What opens no incident for some time; or set such a silence, or clear it.
+    Silences {
+        #[command(subcommand)]
+        verb: Option<SilenceVerb>,
+    },
+    /// Incidents that are open; or one of them, or what is to be done about it.
+    Incidents {
+        #[command(subcommand)]
+        verb: Option<IncidentVerb>,
+    },
+    /// The channels over which incidents are told.
+    Channels,
     /// Refuse new work, finish what is in flight, and go on answering for health.
     Drain,
     /// Stop the process gracefully.
@@ -130,6 +144,102 @@ pub(crate) enum SourceVerb {
     Unblock {
         /// The address or network, as it was blocked.
         source: String,
+    },
+}
+
+/// What can be done with silences.
+#[derive(Subcommand)]
+pub(crate) enum SilenceVerb {
+    /// Let alerts that it matches open no incident for some time.
+    Set {
+        /// `rule=ID`, `component=NAME` or `alert=KEY`.
+        matcher: String,
+        /// How long.
+        #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..))]
+        lease: u64,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+    },
+    /// End it.
+    Clear {
+        /// The matcher, as it was set.
+        matcher: String,
+    },
+}
+
+/// What can be done with incidents.
+#[derive(Subcommand)]
+pub(crate) enum IncidentVerb {
+    /// What the receipts say of one, also of one that is resolved.
+    Show {
+        /// The incident, such as INC-7.
+        id: String,
+    },
+    /// There is one that no alert has found.
+    Declare {
+        /// One line.
+        title: String,
+        /// How bad it is: sev1 to sev4, or another word of the runbooks.
+        #[arg(long)]
+        severity: String,
+        /// What it is about.
+        #[arg(long)]
+        component: String,
+        /// What is known.
+        #[arg(long)]
+        text: Option<String>,
+    },
+    /// Somebody looks after it.
+    Ack {
+        /// The incident.
+        id: String,
+    },
+    /// Somebody takes a role.
+    Assign {
+        /// The incident.
+        id: String,
+        /// commander, technical_lead, communications or scribe.
+        // Not by the name of the field: `--role` of `serve` is known to all verbs.
+        #[arg(id = "incident_role", value_name = "ROLE")]
+        role: String,
+        /// Who.
+        who: String,
+    },
+    /// It is better or worse than it was taken for.
+    Grade {
+        /// The incident.
+        id: String,
+        /// How bad it is.
+        severity: String,
+    },
+    /// It has come to another status.
+    Status {
+        /// The incident.
+        id: String,
+        /// investigating, identified, monitoring or resolved.
+        word: String,
+        /// What is known; the status page shows it.
+        text: Option<String>,
+    },
+    /// Tell everybody something; the status page shows it.
+    Update {
+        /// The incident.
+        id: String,
+        /// What.
+        text: String,
+    },
+    /// Write something into the timeline alone.
+    Note {
+        /// The incident.
+        id: String,
+        /// What.
+        text: String,
+    },
+    /// The draft of its post-mortem, as Markdown.
+    Postmortem {
+        /// The incident.
+        id: String,
     },
 }
 

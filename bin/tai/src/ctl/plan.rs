@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::args::{KeyVerb, PubsubVerb, SettingVerb, SourceVerb, TenantVerb, Verb, Wait};
+use super::args::{
+    IncidentVerb, KeyVerb, PubsubVerb, SettingVerb, SilenceVerb, SourceVerb, TenantVerb, Verb, Wait,
+};
 use super::view::View;
 use super::wait::Until;
 use crate::client::{Call, Method};
@@ -44,6 +46,10 @@ pub(crate) fn plan(verb: Verb) -> Plan {
         Verb::Dependencies => shown(get("admin/dependencies"), View::DEPENDENCIES),
         Verb::Tenant { verb } => tenants(verb),
         Verb::Key { verb } => keys(verb),
+        Verb::Alerts => shown(get("admin/alerts"), View::ALERTS),
+        Verb::Silences { verb } => silences(verb),
+        Verb::Incidents { verb } => incidents(verb),
+        Verb::Channels => shown(get("admin/channels"), View::CHANNELS),
         Verb::Drain => shown(post("admin/drain"), View::Facts),
         Verb::Stop { wait } => waiting(post("admin/stop"), Until::Gone, wait),
     }
@@ -73,6 +79,58 @@ fn sources(verb: Option<SourceVerb>) -> Plan {
         }
         Some(SourceVerb::Unblock { source }) => {
             shown(on(Method::DELETE).with("source", Some(source)), View::Receipt)
+        }
+    }
+}
+
+fn silences(verb: Option<SilenceVerb>) -> Plan {
+    let on = |method| Call::new(method, "admin/silences");
+    match verb {
+        None => shown(on(Method::GET), View::SILENCES),
+        Some(SilenceVerb::Set { matcher, lease, why }) => {
+            let body = json!({"matcher": matcher, "lease_s": lease, "why": why});
+            shown(on(Method::PUT).send(body), View::Receipt)
+        }
+        Some(SilenceVerb::Clear { matcher }) => {
+            shown(on(Method::DELETE).with("matcher", Some(matcher)), View::Receipt)
+        }
+    }
+}
+
+fn incidents(verb: Option<IncidentVerb>) -> Plan {
+    let on = |method| Call::new(method, "admin/incidents");
+    let deed = |id: &str, body: Value| shown(on(Method::POST).of(id).send(body), View::Done);
+    match verb {
+        None => shown(on(Method::GET), View::INCIDENTS),
+        Some(IncidentVerb::Show { id }) => shown(on(Method::GET).of(&id), View::Facts),
+        Some(IncidentVerb::Declare { title, severity, component, text }) => {
+            let body = object([
+                ("title", Some(title.into())),
+                ("severity", Some(severity.into())),
+                ("component", Some(component.into())),
+                ("text", text.map(Value::from)),
+            ]);
+            shown(on(Method::POST).send(body), View::Opened)
+        }
+        Some(IncidentVerb::Ack { id }) => deed(&id, json!({"do": "acknowledge"})),
+        Some(IncidentVerb::Assign { id, role, who }) => {
+            deed(&id, json!({"do": "assign", "role": role, "who": who}))
+        }
+        Some(IncidentVerb::Grade { id, severity }) => {
+            deed(&id, json!({"do": "grade", "severity": severity}))
+        }
+        Some(IncidentVerb::Status { id, word, text }) => deed(
+            &id,
+            object([
+                ("do", Some("status".into())),
+                ("status", Some(word.into())),
+                ("text", text.map(Value::from)),
+            ]),
+        ),
+        Some(IncidentVerb::Update { id, text }) => deed(&id, json!({"do": "update", "text": text})),
+        Some(IncidentVerb::Note { id, text }) => deed(&id, json!({"do": "note", "text": text})),
+        Some(IncidentVerb::Postmortem { id }) => {
+            shown(on(Method::GET).of(&id).of("postmortem"), View::Text)
         }
     }
 }

@@ -24,6 +24,12 @@ pub(crate) enum View {
     Setting(String),
     /// The number of the receipt that records a change.
     Receipt,
+    /// The same of a declaration, with the name of the incident.
+    Opened,
+    /// The same of a deed; or that it was done before, where the answer is what stands.
+    Done,
+    /// A text as it comes, which is not JSON.
+    Text,
     /// A key's text, which is shown this once.
     NewKey,
 }
@@ -48,6 +54,38 @@ impl View {
             "paused_for_s",
         ],
     };
+    pub(crate) const ALERTS: View = View::Table {
+        list: "alerts",
+        columns: &[
+            "key",
+            "phase",
+            "since",
+            "severity",
+            "component",
+            "incident",
+            "silenced",
+            "title",
+        ],
+    };
+    pub(crate) const SILENCES: View =
+        View::Table { list: "silences", columns: &["matcher", "until", "by"] };
+    pub(crate) const INCIDENTS: View = View::Table {
+        list: "incidents",
+        columns: &[
+            "id",
+            "severity",
+            "status",
+            "cause",
+            "components",
+            "opened",
+            "acknowledged_by",
+            "next_page",
+            "next_update",
+            "title",
+        ],
+    };
+    pub(crate) const CHANNELS: View =
+        View::Table { list: "channels", columns: &["name", "next", "failures", "telling"] };
     pub(crate) const KEYS: View = View::Table {
         list: "keys",
         columns: &["id", "label", "scopes", "issued_at", "expires_at"],
@@ -77,7 +115,17 @@ pub(crate) fn lines(view: &View, answer: &Value) -> Result<Lines, String> {
         View::Setting(name) => {
             facts("", setting(fields, name)?, &mut lines.answer);
         }
-        View::Receipt => lines.answer.push(format!("done, receipt {}", text(fields, "id"))),
+        View::Done if !fields.contains_key("type") => {
+            lines.answer.push(format!("{}: nothing to do", text(fields, "id")));
+        }
+        View::Receipt | View::Done => {
+            lines.answer.push(format!("done, receipt {}", text(fields, "id")));
+        }
+        View::Opened => {
+            let (name, receipt) = (text(fields, "subject"), text(fields, "id"));
+            lines.answer.push(format!("{name}, receipt {receipt}"));
+        }
+        View::Text => return Err("the answer is JSON".to_owned()),
         View::NewKey => {
             let key = fields.get("key").and_then(Value::as_str);
             lines.answer.push(clean(key.ok_or("the answer has no key")?));
@@ -167,6 +215,11 @@ pub(crate) fn one_line(value: &Value) -> String {
         }
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+/// A text of several lines.
+pub(crate) fn paragraphs(text: &str) -> Vec<String> {
+    text.lines().map(clean).collect()
 }
 
 /// A label is whatever somebody once sent; it must not move the cursor here.

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
+mod incidents;
+
 /// One request as it arrived.
 #[derive(Debug, Clone)]
 struct Asked {
@@ -146,10 +148,9 @@ fn every_verb_asks_what_the_service_answers() {
     let numbers = json!({"rss_bytes": 1024, "action_queue_depth": 5});
     let replay = json!({"replayed": 3, "poison": 1, "later": 0});
     let none = Value::Null;
-    // The words, the request, its body, the answer, and what a person reads of it.
     let dependencies = json!({"dependencies": [{"name": "openai", "breaker": "closed",
         "is_forced": false, "failures": 0, "in_flight": 1, "in_flight_max": 9, "paused_for_s": 0}]});
-    let table: Vec<(&str, &str, Value, &Value, &[&str])> = vec![
+    let table: Vec<Row<'_>> = vec![
         (
             "subsystems",
             "GET /admin/subsystems",
@@ -303,6 +304,13 @@ fn every_verb_asks_what_the_service_answers() {
         ("drain", "POST /admin/drain", none.clone(), &state, &["state: active"]),
         ("health", "GET /health", none, &state, &["state: active"]),
     ];
+    assert_asked(table);
+}
+
+/// The words, the request, its body, the answer, and what a person reads of it.
+type Row<'a> = (&'a str, &'a str, Value, &'a Value, &'a [&'a str]);
+
+fn assert_asked(table: Vec<Row<'_>>) {
     for (words, line, body, answer, shown) in table {
         let answer = answer.clone();
         let fake = Fake::new(move |_| yes(&answer));

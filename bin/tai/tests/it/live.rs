@@ -118,6 +118,9 @@ fn what_is_no_change_is_refused_and_not_shown() {
     let url = format!("postgres://tai:{}@db/tai", new_key());
     let provider = new_key();
     let redis = format!("redis://:{}@127.0.0.1:1", new_key());
+    // Nobody listens there, and nobody is told anything.
+    let webhook = format!("http://127.0.0.1:1/{}", new_key());
+    let bot = format!("7:{}", new_key());
     let envs = [
         ("HMAC_SECRET_KEY", secrets[0].as_str()),
         ("JWT_SECRET_KEY", secrets[1].as_str()),
@@ -126,11 +129,17 @@ fn what_is_no_change_is_refused_and_not_shown() {
         ("ANTHROPIC_API_KEY", provider.as_str()),
         ("GEMINI_API_KEY", provider.as_str()),
         ("REDIS_URL", redis.as_str()),
+        ("SLACK_WEBHOOK_URL", webhook.as_str()),
+        ("TELEGRAM_BOT_TOKEN", bot.as_str()),
+        ("TELEGRAM_CHAT_ID", "1"),
+        ("SMTP_PASS", provider.as_str()),
+        ("LOG_HTTP_AUTH_HEADER", provider.as_str()),
     ];
     let tai = start_guarded(&dir, &admin, &envs);
     let mut operator = Caller::keyed(tai.address(), &admin);
     let at_start = operator.get("/admin/settings");
-    for secret in [&admin, &secrets[0], &secrets[1], &url, &provider, &redis] {
+    let all = [&admin, &secrets[0], &secrets[1], &url, &provider, &redis, &webhook, &bot];
+    for secret in all {
         assert!(!text(&at_start).contains(secret.as_str()));
     }
     for knob in settings::table() {

@@ -395,6 +395,8 @@ impl Room {
             ("SERVICE_URL", format!("http://127.0.0.1:{port}")),
             ("LEDGER_DIR", text(at("ledger"))),
             ("LOG_FILE", text(at(LOG))),
+            // Commands look at what was logged a moment ago.
+            ("LOG_FILE_BUFFER_SIZE", "1".to_owned()),
             ("ADMIN_API_KEY", ADMIN_KEY.to_owned()),
             ("API_KEY", ADMIN_KEY.to_owned()),
             ("BACKUPS", text(at("backups"))),

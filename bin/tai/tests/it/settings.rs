@@ -85,6 +85,14 @@ seen! {
     "CIRCUIT_BREAKER_FORCE" => circuit_breaker_force,
     "LOG_LEVEL" => log_level,
     "LOG_FILE" => log_file,
+    "LOG_STRUCTURED" => log_structured,
+    "LOG_FILE_BUFFER_SIZE" => log_file_buffer_size,
+    "LOG_FILE_FLUSH_INTERVAL" => log_file_flush_interval,
+    "LOG_HTTP_ENDPOINT" => log_http_endpoint,
+    "LOG_HTTP_AUTH_HEADER" => log_http_auth_header,
+    "LOG_HTTP_BUFFER_SIZE" => log_http_buffer_size,
+    "LOG_HTTP_FLUSH_INTERVAL" => log_http_flush_interval,
+    "STATUS_PAGE_DIR" => status_page_dir,
     "METRICS_ENABLED" => metrics_enabled,
 }
 
@@ -118,11 +126,27 @@ const PULLED: [&str; 7] = [
 /// As those.
 const SPARED: [&str; 2] = ["FIRESTORE_BATCH_SIZE", "FIRESTORE_BATCH_TIMEOUT_MS"];
 
+/// Those of alerts and channels: each far side hears its own.
+const TOLD: [&str; 12] = [
+    "ALERTS_FILE",
+    "ALERT_INTERVAL_MS",
+    "CHANNELS_FILE",
+    "SLACK_WEBHOOK_URL",
+    "TELEGRAM_BOT_TOKEN",
+    "TELEGRAM_CHAT_ID",
+    "SMTP_HOST",
+    "SMTP_PORT",
+    "SMTP_USER",
+    "SMTP_PASS",
+    "ALERT_EMAIL_FROM",
+    "ALERT_EMAIL_TO",
+];
+
 #[test]
 fn every_setting_is_looked_at() {
     let unseen = UNSEEN.iter().map(|(name, _)| name);
     let mut looked: Vec<&str> =
-        SEEN.iter().chain(&PULLED).chain(&SPARED).chain(unseen).copied().collect();
+        SEEN.iter().chain(&PULLED).chain(&SPARED).chain(&TOLD).chain(unseen).copied().collect();
     let mut table: Vec<&str> = settings::table().iter().map(|row| row.name).collect();
     looked.sort_unstable();
     table.sort_unstable();
@@ -148,8 +172,8 @@ fn check_shows_where_each_value_comes_from() {
         assert_eq!(found, words, "{row}");
     };
     let shown = check(&["check"]);
-    // And a line each about the catalogue and the providers.
-    assert_eq!(shown.lines().count(), settings::table().len() + 2);
+    // And a line each about the catalogue, the providers, the alert rules and the channels.
+    assert_eq!(shown.lines().count(), settings::table().len() + 4);
     assert_row(&shown, "PORT", &["4711", "environment"]);
     assert_row(&shown, "REQUEST_TIMEOUT_MS", &["2500", "milliseconds", "file", "\"tai.toml\""]);
     assert_row(&shown, "MAX_BODY_BYTES", &["1048576", "bytes", "default"]);
@@ -200,6 +224,7 @@ fn bad_values(kind: Kind) -> Vec<String> {
         Kind::Choice(_) => texts(&[MARKER, "Full", "sqlite memory", "INFO"]),
         Kind::Address => texts(&[MARKER, "localhost", "127.0.0.1:8080", "256.1.1.1", "[::1]"]),
         Kind::Text(Form::ProviderKey) => texts(&["zq7marker |", " zq7marker"]),
+        Kind::Text(Form::HeaderValue) => texts(&["zq7marker\u{e9}", " zq7marker"]),
         Kind::Text(_) => texts(&["zq7marker|", " zq7marker"]),
         // Any text is a path; a number in the file is none.
         Kind::Path => Vec::new(),

@@ -39,7 +39,8 @@ impl Place {
         let plain = command(&self.dir, args);
         let mut command = Command::new(program);
         let envs = plain.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        command.args(args).env_clear().envs(envs).env("PORT", "0");
+        // Each line is in its file as soon as it is written.
+        command.args(args).env_clear().envs(envs).env("PORT", "0").env("LOG_FILE_BUFFER_SIZE", "1");
         command.current_dir(self.dir.parent().unwrap()).stdin(Stdio::null());
         command
     }

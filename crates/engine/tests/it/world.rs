@@ -12,7 +12,7 @@ use engine::actions::{Actuator, Registry};
 use engine::ai::{AiOptions, AiParts};
 use engine::keys::CallerKey;
 use engine::ports::{Query, Store, Stored};
-use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, Writes};
+use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, WatchParts, Writes};
 use futures_util::FutureExt;
 use governors::{
     Command, EntitlementAction, EntitlementChange, OutcomeStatus, Reserve, Rules, Signal,
@@ -114,6 +114,7 @@ impl World {
                 spare_wait: Duration::from_millis(10),
                 writes: Writes::Auto,
                 ai: AiOptions::default(),
+                alert_interval: Duration::from_secs(15),
                 verify_reads: true,
             },
         }
@@ -142,6 +143,7 @@ impl World {
             store_workers: Vec::new(),
             standby: None,
             ai: AiParts::none(),
+            watch: WatchParts::default(),
             does_due: self.does_due,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }

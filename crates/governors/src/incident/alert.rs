@@ -33,19 +33,20 @@ pub(super) fn decide(
     if !from.leads_to(change.to) {
         return refused("the alert is not in a phase that leads there");
     }
+    let (title, message) = (title_of(change), message_of(change));
     let alert = transition(ALERT, rule::ALERT_CHANGE, cx.actor)
         .states(from.as_str(), change.to.as_str())
         .with("rule", Meta::Text(change.rule.clone().into()))
         .with("severity", Meta::Text(change.severity.as_str().into()))
         .with("component", Meta::Text(change.component.clone().into()))
-        .with("title", Meta::Text(change.title.clone().into()));
+        .with("title", Meta::Text(title.to_owned().into()));
     let alert = match &change.inhibited_by {
         Some(by) => alert.with("inhibited_by", Meta::Text(by.clone().into())),
         None => alert,
     };
     let alert = Draft {
         subject: Some(change.key.clone().into()),
-        detail: Some(change.message.clone().into()),
+        detail: Some(message.to_owned().into()),
         ..alert
     };
     let consequence = match change.to {
@@ -63,12 +64,21 @@ pub(super) fn decide(
 }
 
 fn is_well_formed(change: &AlertChange) -> bool {
-    let AlertChange { key, rule, component, title, message, inhibited_by, .. } = change;
-    let words = [key, rule, component, title];
+    let AlertChange { key, rule, component, inhibited_by, .. } = change;
     let fits = |text: &String| is_keepable(text, limits::METADATA_VALUE_CHARS);
-    words.iter().all(|word| !word.is_empty() && fits(word))
-        && is_keepable(message, limits::INCIDENT_TEXT_CHARS)
+    [key, rule, component].iter().all(|word| !word.is_empty() && fits(word))
         && inhibited_by.as_ref().is_none_or(fits)
+}
+
+/// A text that no receipt keeps must not keep an alert from being told: its rule stands for it.
+fn title_of(change: &AlertChange) -> &str {
+    let fits = is_keepable(&change.title, limits::METADATA_VALUE_CHARS);
+    if fits && !change.title.is_empty() { &change.title } else { &change.rule }
+}
+
+fn message_of(change: &AlertChange) -> &str {
+    let fits = is_keepable(&change.message, limits::INCIDENT_TEXT_CHARS);
+    if fits { &change.message } else { "" }
 }
 
 fn refused(detail: &str) -> Decision {
@@ -117,13 +127,17 @@ fn attach(
     let own = newest.clone().find(is_related).or(newest.next().filter(|_| full));
     let Some(incident) = own else { return open(policy, state, change, began, cx) };
     let draft = joined(incident, &change.key, &change.component, cx.actor);
-    if change.severity >= incident.severity {
+    // Everybody was told that it is over, and it is not.
+    let is_relapse = incident.resolve_at_us.is_some();
+    let is_worse = change.severity < incident.severity;
+    if !is_worse && !is_relapse {
         return draft;
     }
-    // Worse than anybody was told: the ladder of what it is now begins here.
+    // Other than anybody was told: the ladder of what it is now begins here.
+    let severity = change.severity.min(incident.severity);
     let is_acknowledged = incident.acknowledged_us.is_some();
-    let (tell, clocks) = begin(policy, change.severity, is_acknowledged, cx.now);
-    let draft = draft.with("severity", Meta::Text(change.severity.as_str().into()));
+    let (tell, clocks) = begin(policy, severity, is_acknowledged, cx.now);
+    let draft = draft.with("severity", Meta::Text(severity.as_str().into()));
     told(clocks.write(draft), incident, &tell)
 }
 
@@ -147,14 +161,14 @@ fn open(
     let (tell, clocks) = begin(policy, change.severity, false, cx.now);
     let draft = transition(INCIDENT, rule::INCIDENT_OPEN, cx.actor)
         .states(ABSENT, IncidentStatus::Investigating.as_str())
-        .with("title", Meta::Text(change.title.clone().into()))
+        .with("title", Meta::Text(title_of(change).to_owned().into()))
         .with("severity", Meta::Text(change.severity.as_str().into()))
         .with("component", Meta::Text(change.component.clone().into()))
         .with("alert", Meta::Text(change.key.clone().into()))
         .with("began_us", Meta::Int(began.0));
     let draft = Draft {
         subject: Some(incident_name(state.count() + 1).into()),
-        detail: Some(change.message.clone().into()),
+        detail: Some(message_of(change).to_owned().into()),
         ..draft
     };
     first_told(clocks.write(draft), &tell)
@@ -169,13 +183,20 @@ fn recover(
 ) -> Option<Draft> {
     let incident = state.incident(over.incident?)?;
     let is_last = state.alerts_of(incident.number).all(|held| held.key == over.key);
-    if !is_last || incident.status == IncidentStatus::Monitoring {
+    if !is_last || incident.resolve_at_us.is_some() {
         return None;
     }
     let resolve_at = cx.now.plus_secs(policy.stable_s());
+    // Nobody is woken for what is over.
+    let clocks = super::Clocks {
+        base: Micros(incident.base_us),
+        step: usize::try_from(incident.step).unwrap_or(usize::MAX),
+        page_at: None,
+        update_at: None,
+    };
     let draft = moved(incident, rule::INCIDENT_RECOVERED, TIME, IncidentStatus::Monitoring)
         .with("resolve_at_us", Meta::Int(resolve_at.0));
-    Some(told(draft, incident, &incident.told))
+    Some(told(clocks.write(draft), incident, &incident.told))
 }
 
 /// An incident without anything new: the same receipt for a person and for time.
@@ -186,13 +207,19 @@ pub(super) fn update(
     detail: String,
     cx: &Context<'_>,
 ) -> Draft {
+    let mut tell = policy.update_tell().to_vec();
+    if actor != TIME {
+        // What a person says reaches whoever was told of it.
+        super::add(&mut tell, &incident.told);
+    }
     let every_s = policy.update_every_s(incident.severity);
     let clocks = super::Clocks {
+        base: Micros(incident.base_us),
         step: usize::try_from(incident.step).unwrap_or(usize::MAX),
         page_at: incident.page_at_us.map(Micros),
         update_at: every_s.map(|every_s| cx.now.plus_secs(every_s)),
     };
     let draft = clocks.write(about(incident, rule::INCIDENT_UPDATE, actor));
     let draft = Draft { detail: Some(detail.into()), ..draft };
-    told(draft, incident, policy.update_tell())
+    told(draft, incident, &tell)
 }

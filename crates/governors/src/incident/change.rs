@@ -133,6 +133,8 @@ fn on_closed(state: &IncidentsState, number: u64, deed: &Deed, cx: &Context<'_>)
     }
     let resolved = IncidentStatus::Resolved.as_str();
     let draft = match deed {
+        // Whoever could not be reached is told no more of it.
+        Deed::Unreachable { .. } => return Decision::Nothing,
         Deed::Note { text } => {
             let draft =
                 transition(INCIDENT, rule::INCIDENT_CORRECT, cx.actor).states(resolved, resolved);

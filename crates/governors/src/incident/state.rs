@@ -392,13 +392,12 @@ impl Incident {
             self.components.push(component.into_owned());
         }
         if let Some(word) = receipt.meta_text("severity") {
-            let severity = Severity::parse(&word).ok_or(FoldError::Field { field: "severity" })?;
-            if severity != self.severity {
-                (self.severity, self.base_us) = (severity, now_us);
-            }
+            self.severity = Severity::parse(&word).ok_or(FoldError::Field { field: "severity" })?;
         }
         if let Some(step) = receipt.meta_int("step") {
             let at = |key| receipt.meta_int(key).filter(|at_us| *at_us > 0);
+            let base_us = receipt.meta_int("base_us");
+            self.base_us = base_us.ok_or(FoldError::Field { field: "base_us" })?;
             self.step = u64::try_from(step).map_err(|_| FoldError::Field { field: "step" })?;
             (self.page_at_us, self.update_at_us) = (at("page_at_us"), at("update_at_us"));
         }

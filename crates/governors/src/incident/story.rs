@@ -57,6 +57,7 @@ pub struct Story {
     name: String,
     title: Option<String>,
     severity: Option<Severity>,
+    status: Option<IncidentStatus>,
     components: Vec<String>,
     /// The alerts that joined it.
     alerts: Vec<String>,
@@ -76,6 +77,7 @@ impl Story {
             name: incident_name(number),
             title: None,
             severity: None,
+            status: None,
             components: Vec::new(),
             alerts: Vec::new(),
             before: Vec::new(),
@@ -148,13 +150,16 @@ impl Story {
             }
             self.moments.extend(its.into_iter().map(|(_, moment)| moment));
             self.moments.sort_by_key(|moment| moment.at);
-            self.alerts.push(key);
+            if !self.alerts.contains(&key) {
+                self.alerts.push(key);
+            }
         }
     }
 
     fn mark(&mut self, rule: &str, receipt: &View<'_>, moment: &Moment) {
         let here = Some((moment.at, moment.receipt));
         let status = receipt.state_to.and_then(|word| IncidentStatus::parse(&word.text()));
+        self.status = status.or(self.status);
         match rule {
             rule::INCIDENT_OPEN => self.marks.detected = here,
             rule::INCIDENT_ACKNOWLEDGE => self.marks.acknowledged = here,
@@ -193,6 +198,56 @@ impl Story {
     #[must_use]
     pub fn title(&self) -> Option<&str> {
         self.title.as_deref()
+    }
+
+    /// What a person found to be the cause.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_ref().map(|cause| &*cause.text)
+    }
+
+    /// The alerts that joined it, in order.
+    #[must_use]
+    pub fn alerts(&self) -> &[String] {
+        &self.alerts
+    }
+
+    /// The worst that it was.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        self.severity
+    }
+
+    /// What was done about it last.
+    #[must_use]
+    pub fn status(&self) -> Option<IncidentStatus> {
+        self.status
+    }
+
+    /// The components that were affected, in the order in which they were found to be.
+    #[must_use]
+    pub fn components(&self) -> &[String] {
+        &self.components
+    }
+
+    /// What was corrected after its end, in order.
+    #[must_use]
+    pub fn corrections(&self) -> &[Moment] {
+        &self.corrections
+    }
+
+    /// The named durations, each from one instant to another.
+    #[must_use]
+    pub fn durations(&self) -> [(&'static str, Mark, Mark); 6] {
+        let Marks { began, detected, acknowledged, identified, recovered, resolved } = self.marks;
+        [
+            ("Detection", began, detected),
+            ("Acknowledgement", detected, acknowledged),
+            ("Diagnosis", detected, identified),
+            ("Mitigation", detected, recovered),
+            ("Resolution", detected, resolved),
+            ("Impact", began.or(detected), recovered.or(resolved)),
+        ]
     }
 
     /// The draft of a post-mortem, in Markdown: the template of seed 001, filled as far as receipts
@@ -244,16 +299,8 @@ impl Story {
     }
 
     fn write_durations(&self, page: &mut String) {
-        let Marks { began, detected, acknowledged, identified, recovered, resolved } = self.marks;
         let _ = writeln!(page, "| | from | to | seconds |\n|---|---|---|---|");
-        for (name, from, to) in [
-            ("Detection", began, detected),
-            ("Acknowledgement", detected, acknowledged),
-            ("Diagnosis", detected, identified),
-            ("Mitigation", detected, recovered),
-            ("Resolution", detected, resolved),
-            ("Impact", began.or(detected), recovered.or(resolved)),
-        ] {
+        for (name, from, to) in self.durations() {
             let at = |mark: Mark| match mark {
                 Some((at, receipt)) => format!("{at} {}", cite(receipt)),
                 None => BLANK.to_owned(),
@@ -333,5 +380,6 @@ fn plain(text: &str) -> String {
 }
 
 fn seconds(micros: i64) -> String {
-    format!("{}.{}", micros / 1_000_000, micros.rem_euclid(1_000_000) / 100_000)
+    let tenths = (micros + 50_000).div_euclid(100_000);
+    format!("{}.{}", tenths / 10, tenths.rem_euclid(10))
 }

@@ -40,18 +40,14 @@ fn due(
     let (when, which) =
         whens.iter().enumerate().filter_map(|(which, at)| Some(((*at)?, which))).min()?;
     let draft = match which {
-        0 => escalate(policy, incident, when, cx),
+        0 => escalate(policy, incident, cx),
         1 => {
             let firing: Vec<&str> =
                 state.alerts_of(incident.number).map(|alert| &*alert.title).collect();
-            let mut detail = match &*firing {
+            let detail = match &*firing {
                 [] => "No alert fires any more.".to_owned(),
                 firing => format!("Still firing: {}.", firing.join(", ")),
             };
-            detail.push_str(match incident.acknowledged_us {
-                Some(_) => " Acknowledged.",
-                None => " Nobody has acknowledged.",
-            });
             let detail = detail.chars().take(types::limits::INCIDENT_TEXT_CHARS).collect();
             update(policy, incident, TIME, detail, cx)
         }
@@ -60,15 +56,15 @@ fn due(
     Some((when, draft))
 }
 
-/// Takes the step that is due, with every other one that is due at the same instant.
-fn escalate(policy: &Policy, incident: &Incident, when: Micros, cx: &Context<'_>) -> Draft {
+/// Takes every step that is due by now: after a time without a process they are told together.
+fn escalate(policy: &Policy, incident: &Incident, cx: &Context<'_>) -> Draft {
     let Incident { severity, base_us, .. } = *incident;
     let base = Micros(base_us);
     let is_acknowledged = incident.acknowledged_us.is_some();
     let mut from = usize::try_from(incident.step).unwrap_or(usize::MAX);
     let mut tell = Vec::new();
     while let Some(next) = policy.next(severity, from, is_acknowledged) {
-        if base.plus_secs(next.after_s) > when {
+        if base.plus_secs(next.after_s) > cx.now {
             break;
         }
         super::add(&mut tell, &policy.ladder(severity)[next.step].tell);

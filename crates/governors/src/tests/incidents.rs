@@ -247,6 +247,50 @@ fn calm_resolves_an_incident_and_a_relapse_does_not_open_another() {
 }
 
 #[test]
+fn who_was_told_that_it_is_over_hears_of_a_relapse_and_nobody_is_woken_in_between() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    chain.act(START.plus_secs(20), &on(1, IncidentDeed::Acknowledge));
+    chain.act(START.plus_secs(250), &over("errors", Severity::Sev1, "http"));
+    assert_eq!(pages(&pass(&mut chain, 500)), []);
+    let (decision, _) = chain.act(START.plus_secs(510), &fires("errors", Severity::Sev1, "http"));
+    let Decision::Seal(sealing) = decision else { panic!("it goes on") };
+    assert!(tell(&sealing.drafts[1]).contains("pagerduty"), "{:?}", sealing.drafts[1]);
+    // From the relapse on, whoever has acknowledged is not paged again, and the commander is.
+    assert_eq!(pages(&pass(&mut chain, 1_500)), [(1_410, "pagerduty-commander")]);
+}
+
+#[test]
+fn what_is_watched_by_hand_resolves_by_itself_once_its_alerts_are_over() {
+    let mut chain = incidents();
+    chain.act(START, &fires("errors", Severity::Sev3, "http"));
+    let status = IncidentStatus::Monitoring;
+    chain.act(START.plus_secs(9), &on(1, IncidentDeed::Status { status, text: String::new() }));
+    chain.act(START.plus_secs(60), &over("errors", Severity::Sev3, "http"));
+    let seen = pass(&mut chain, 400);
+    assert_eq!(seen.last().map(|(at, rule, _)| (*at, &**rule)), Some((360, "incident.resolve")));
+}
+
+#[test]
+fn a_text_that_no_receipt_keeps_does_not_keep_an_alert_from_being_told() {
+    let mut chain = incidents();
+    let mut change = alert_of("errors", AlertPhase::Firing, Severity::Sev1, "http");
+    (change.title, change.message) = ("sk_live_x".to_owned(), "a\nb".to_owned());
+    chain.act(START, &Command::Alert(change));
+    assert_eq!(chain.state.incidents().unwrap().incident(1).unwrap().title, "errors");
+}
+
+#[test]
+fn what_a_person_says_reaches_whoever_was_told() {
+    let mut chain = incidents_with(&["pagerduty"]);
+    chain.act(START, &fires("errors", Severity::Sev1, "http"));
+    let text = "rolled back".to_owned();
+    let (decision, _) = chain.act(START.plus_secs(9), &on(1, IncidentDeed::Update { text }));
+    let Decision::Seal(sealing) = decision else { panic!("it is said") };
+    assert_eq!(tell(&sealing.drafts[0]), "pagerduty");
+}
+
+#[test]
 fn what_is_silenced_opens_no_incident_until_the_silence_ends() {
     for matcher in ["rule=errors", "component=http", "alert=errors{a=\"b\"}"] {
         let mut chain = incidents();

@@ -12,7 +12,7 @@ use engine::actions::{
 };
 use engine::ai::{AiOptions, AiParts};
 use engine::ports::Store;
-use engine::{Engine, Options, Parts, SpoolUse, Stage, Writes};
+use engine::{Engine, Options, Parts, SpoolUse, Stage, WatchParts, Writes};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use governors::{Rules, StreamState};
@@ -115,6 +115,7 @@ impl<S: Store> Instance<S> {
             store_workers: Vec::new(),
             standby: None,
             ai: AiParts::none(),
+            watch: WatchParts::default(),
             does_due: true,
         };
         let options = Options {
@@ -134,6 +135,7 @@ impl<S: Store> Instance<S> {
             spare_wait: Duration::ZERO,
             writes: Writes::Auto,
             ai: AiOptions::default(),
+            alert_interval: Duration::from_secs(15),
             verify_reads: true,
         };
         let engine = runtime.block_on(async { Engine::start(parts, options) });

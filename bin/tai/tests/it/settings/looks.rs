@@ -19,21 +19,23 @@ use crate::callers::*;
 use crate::support::*;
 
 mod access;
+mod logs;
 mod validation;
 
 pub(super) use crate::calls::cache::{ai_cache_max_bytes, ai_cache_ttl_s, redis_url};
 pub(super) use crate::calls::tuning::*;
 pub(super) use access::*;
+pub(super) use logs::*;
 pub(super) use validation::*;
 
 /// A service whose log says little or goes elsewhere: known by its port alone.
-struct Quiet {
+pub(crate) struct Quiet {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Quiet {
-    fn start(dir: &Path, envs: &[(&str, &str)], stdout: &Path) -> Quiet {
+    pub(crate) fn start(dir: &Path, envs: &[(&str, &str)], stdout: &Path) -> Quiet {
         let port = testkit::place::free_port().unwrap();
         let child = command(dir, &["serve"])
             .env("PORT", port.to_string())
@@ -49,10 +51,14 @@ impl Quiet {
         quiet
     }
 
-    /// Ends it in order, so that its log is whole.
-    fn stop(mut self) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Ends it in order, so that its log is whole.
+    pub(crate) fn stop(mut self) {
+        self.signal("-TERM");
         assert!(self.child.wait().unwrap().success());
     }
 }
@@ -503,6 +509,25 @@ pub(super) fn log_file() {
     Quiet::start(&dir, &[("LOG_FILE", file.to_str().unwrap())], &stdout).stop();
     assert_eq!(fs::read_to_string(&stdout).unwrap(), "");
     assert!(fs::read_to_string(&file).unwrap().contains("Shutdown complete"));
+}
+
+pub(super) fn status_page_dir() {
+    let (room, dir) = room();
+    let shown = room.path().join("www/status");
+    let [page, summary] = ["index.html", "summary.json"].map(|name| shown.join(name));
+    stop(start(&dir, &[]));
+    assert!(!shown.exists());
+    let tai = start(&dir, &[("STATUS_PAGE_DIR", shown.to_str().unwrap())]);
+    let copy = || fs::read_to_string(&page).ok().filter(|_| summary.exists());
+    let quiet = until("a copy", copy);
+    assert!(quiet.contains("All Systems Operational"), "{quiet}");
+    let declared = json!({"title": "down", "severity": "sev1", "component": "ledger"});
+    assert_eq!(post(&mut client(tai.address()), "/admin/incidents", &declared).status, 200);
+    until("the copy follows", || copy().filter(|text| text.contains("Major Service Outage")));
+    stop(tai);
+    // It outlives the service, and nothing else is left beside it.
+    assert!(copy().is_some());
+    assert_eq!(fs::read_dir(&shown).unwrap().count(), 2);
 }
 
 pub(super) fn metrics_enabled() {

@@ -1,0 +1,69 @@
+//! URLs of others that are knocked at: who misses the heartbeat, and who restarts the service.
+//!
+//! Owns: one request, its time limit, and that the URL is shown nowhere, since it may hold a key.
+//! Refuses to know: when one is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::Url;
+use reqwest::blocking::Client;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+
+use crate::client;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// One URL.
+#[derive(Clone)]
+pub(crate) struct Hook {
+    http: Client,
+    url: Arc<Url>,
+}
+
+impl Hook {
+    /// Reads the URL that the variable `name` holds.
+    ///
+    /// # Errors
+    /// Names the variable and never the value.
+    pub(crate) fn new(name: &str, url: &str) -> anyhow::Result<Hook> {
+        let Some(url) = Url::parse(url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        else {
+            bail!("{name}: the URL must be http:// or https:// and a host");
+        };
+        let http = client::http().with_context(|| name.to_owned())?;
+        Ok(Hook { http, url: Arc::new(url) })
+    }
+
+    /// Knocks once: with a body as POST, without one as GET.
+    ///
+    /// # Errors
+    /// Why it was not heard, in our own words.
+    pub(crate) async fn knock(&self, body: Option<Value>) -> Result<(), String> {
+        let hook = self.clone();
+        let asked = tokio::task::spawn_blocking(move || hook.ask(body)).await;
+        asked.unwrap_or_else(|_| Err("it could not be asked".to_owned()))
+    }
+
+    fn ask(&self, body: Option<Value>) -> Result<(), String> {
+        let url = Url::clone(&self.url);
+        let request = match body {
+            None => self.http.get(url),
+            Some(body) => {
+                let json = HeaderValue::from_static("application/json");
+                self.http.post(url).header(CONTENT_TYPE, json).body(body.to_string())
+            }
+        };
+        match request.timeout(LIMIT).send() {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(format!("status {}", answer.status().as_u16())),
+            Err(error) if error.is_connect() => Err("cannot be reached".to_owned()),
+            Err(error) if error.is_timeout() => Err("no answer in time".to_owned()),
+            Err(_) => Err("the connection broke".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The verbs about alerts, silences, incidents and channels.
+//!
+//! Owns: what each asks and prints. Refuses to know: what the real service does.
+
+use serde_json::{Value, json};
+
+use super::{Fake, RECEIPT, Row, assert_asked, ctl};
+
+#[test]
+fn every_verb_about_incidents_asks_what_the_service_answers() {
+    let receipt: Value = serde_json::from_str(RECEIPT).unwrap();
+    let alerts = json!({"alerts": [{"key": "ledger-slow", "rule": "ledger-slow", "phase": "firing",
+        "since": 7, "severity": "sev2", "component": "ledger", "title": "slow",
+        "incident": "INC-3", "silenced": false}]});
+    let silences = json!({"silences": [{"matcher": "rule=a", "until": 9, "by": "key_1"}]});
+    let incident = json!({"id": "INC-3", "severity": "sev2", "status": "identified",
+        "cause": "ledger", "components": ["http", "ledger"], "opened": 5,
+        "acknowledged_by": null, "next_page": 12, "next_update": null, "title": "slow"});
+    let incidents = json!({"incidents": [&incident]});
+    let opened = json!({"id": "rcpt_08", "type": "transition", "subject": "INC-4"});
+    let channels = json!({"channels": [{"name": "slack", "next": 7, "failures": 2,
+        "telling": true}]});
+    let none = Value::Null;
+    let table: Vec<Row<'_>> = vec![
+        (
+            "alerts",
+            "GET /admin/alerts",
+            none.clone(),
+            &alerts,
+            &["ledger-slow  firing  7      sev2      ledger     INC-3     false     slow"],
+        ),
+        ("silences", "GET /admin/silences", none.clone(), &silences, &["rule=a   9      key_1"]),
+        (
+            "silences set rule=a --lease 9 --why work",
+            "PUT /admin/silences",
+            json!({"matcher": "rule=a", "lease_s": 9, "why": "work"}),
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
+        (
+            "silences clear component=a/b",
+            "DELETE /admin/silences?matcher=component%3Da%2Fb",
+            none.clone(),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents",
+            "GET /admin/incidents",
+            none.clone(),
+            &incidents,
+            &["INC-3  sev2      identified  ledger  http, ledger  5       -                12"],
+        ),
+        (
+            "incidents show INC-3",
+            "GET /admin/incidents/INC-3",
+            none.clone(),
+            &incident,
+            &["status: identified", "components: http, ledger"],
+        ),
+        (
+            "incidents declare slow --severity P2 --component http",
+            "POST /admin/incidents",
+            json!({"title": "slow", "severity": "P2", "component": "http"}),
+            &opened,
+            &["INC-4, receipt rcpt_08"],
+        ),
+        (
+            "incidents declare slow --severity P2 --component http --text seen",
+            "POST /admin/incidents",
+            json!({"title": "slow", "severity": "P2", "component": "http", "text": "seen"}),
+            &opened,
+            &["INC-4"],
+        ),
+        (
+            "incidents ack INC-3",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "acknowledge"}),
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
+        (
+            "incidents ack ../3",
+            "POST /admin/incidents/..%2F3",
+            json!({"do": "acknowledge"}),
+            &incident,
+            &["INC-3: nothing to do"],
+        ),
+        (
+            "incidents assign INC-3 scribe bob",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "assign", "role": "scribe", "who": "bob"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents grade INC-3 sev1",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "grade", "severity": "sev1"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents status INC-3 resolved",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "status", "status": "resolved"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents status INC-3 identified disk",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "status", "status": "identified", "text": "disk"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents update INC-3 soon",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "update", "text": "soon"}),
+            &receipt,
+            &["done"],
+        ),
+        (
+            "incidents note INC-3 hm",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "note", "text": "hm"}),
+            &receipt,
+            &["done"],
+        ),
+        ("channels", "GET /admin/channels", none, &channels, &["slack  7     2         true"]),
+    ];
+    assert_asked(table);
+}
+
+#[test]
+fn a_post_mortem_is_printed_as_it_is_and_moves_no_cursor() {
+    let fake = Fake::always(200, "# POST-MORTEM: a\u{1b}[2Jb\n\n- [ ] ____\n");
+    let said = ctl(&fake.url(), &["incidents", "postmortem", "INC-3"]);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "# POST-MORTEM: a\\u{1b}[2Jb\n\n- [ ] ____\n")
+    );
+    assert_eq!(fake.last().line, "GET /admin/incidents/INC-3/postmortem");
+}
