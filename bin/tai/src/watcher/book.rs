@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::Micros;
 
+use super::probe::MUTE;
+
 /// Outages that are remembered. More come only where a service that falls over again and again meets a
 /// channel that takes nothing.
 const OUTAGES_MAX: usize = 16;
@@ -163,7 +165,9 @@ impl Book {
     /// way. Not when it has arrived: what keeps the page may be what keeps the service.
     pub(crate) fn restart_due(&self, channels: &[String]) -> Option<&Outage> {
         let is_paged = |outage: &Outage| !outage.channels.is_empty() || channels.is_empty();
-        self.open().filter(|outage| !outage.is_restart_asked && is_paged(outage))
+        // A store that is away or altered is no better after a restart, and the service may not start.
+        let helps = |outage: &Outage| outage.reason != MUTE;
+        self.open().filter(|held| !held.is_restart_asked && is_paged(held) && helps(held))
     }
 
     pub(crate) fn restart_asked(&mut self) {

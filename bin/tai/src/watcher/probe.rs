@@ -59,9 +59,7 @@ impl Verdict {
         let has_ledger = body.is_none_or(|body| body["dependencies"]["firestore"] != "error");
         match (status, word("status"), word("reason")) {
             // What it cannot record it can tell nobody of: then that is for whoever stands outside.
-            (200, Some(_), _) if is_red || !has_ledger => {
-                Verdict::Says("the receipt store does not take what the service decides".to_owned())
-            }
+            (200, Some(_), _) if is_red || !has_ledger => Verdict::Says(MUTE.to_owned()),
             (200, Some(status), _) => {
                 Verdict::Up(format!("{status}/{}", word("health").unwrap_or_default()))
             }
@@ -71,6 +69,9 @@ impl Verdict {
         }
     }
 }
+
+/// What is said of a service that answers and can record nothing.
+pub(crate) const MUTE: &str = "the receipt store does not take what the service decides";
 
 /// Probes in a row.
 #[derive(Debug)]
@@ -153,9 +154,20 @@ mod tests {
         let up = |words: &str| Verdict::Up(words.to_owned());
         let silent = |why: &str| Verdict::Silent(why.to_owned());
         let reason = "supervisor governance_sup not running";
+        let away = json!({ "firestore": "error" });
         for (status, body, expected) in [
             (200, Some(json!({"status": "ok", "health": "green"})), up("ok/green")),
-            (200, Some(json!({"status": "degraded", "health": "red"})), up("degraded/red")),
+            (200, Some(json!({"status": "degraded", "health": "yellow"})), up("degraded/yellow")),
+            (
+                200,
+                Some(json!({"status": "degraded", "health": "red"})),
+                Verdict::Says(MUTE.to_owned()),
+            ),
+            (
+                200,
+                Some(json!({"status": "degraded", "health": "yellow", "dependencies": away})),
+                Verdict::Says(MUTE.to_owned()),
+            ),
             (200, Some(json!({})), silent("the answer is no report of its health")),
             (200, Some(json!([1])), silent("the answer is no report of its health")),
             (200, None, silent("the answer is no report of its health")),
