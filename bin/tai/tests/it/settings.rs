@@ -223,8 +223,8 @@ fn bad_values(kind: Kind) -> Vec<String> {
         Kind::Flag => texts(&[MARKER, "yes", "TRUE", "1", " true"]),
         Kind::Choice(_) => texts(&[MARKER, "Full", "sqlite memory", "INFO"]),
         Kind::Address => texts(&[MARKER, "localhost", "127.0.0.1:8080", "256.1.1.1", "[::1]"]),
-        Kind::Text(Form::ProviderKey) => texts(&["zq7marker |", " zq7marker"]),
-        Kind::Text(Form::HeaderValue) => texts(&["zq7marker\u{e9}", " zq7marker"]),
+        Kind::Text(Form::ProviderKey | Form::Word) => texts(&["zq7marker |", " zq7marker"]),
+        Kind::Text(Form::HeaderValue | Form::Line) => texts(&["zq7marker\u{e9}", " zq7marker"]),
         Kind::Text(_) => texts(&["zq7marker|", " zq7marker"]),
         // Any text is a path; a number in the file is none.
         Kind::Path => Vec::new(),
