@@ -296,4 +296,13 @@ mod tests {
         book.restart_asked();
         assert!(!is_due(&book, &channels));
     }
+
+    #[test]
+    fn no_restart_is_asked_for_a_store_that_fails_until_the_service_does() {
+        let mut book = Book::default();
+        book.begin(at(100), MUTE, at(120));
+        assert!(book.restart_due(&[]).is_none());
+        assert!(book.lasts("refused", at(130), REPEAT_US));
+        assert!(book.restart_due(&[]).is_some());
+    }
 }

@@ -111,6 +111,7 @@ impl Post {
             let told =
                 || -> Vec<String> { self.slack.received().iter().map(Received::text).collect() };
             assert!(Instant::now() < end, "{what}: {:#?} {:#?}", log(), told());
+            // How fast a client asks; nothing is waited for.
             std::thread::sleep(PACE);
         }
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use engine::Writes;
 use futures_util::future::join_all;
 use governors::EntitlementAction::Suspend;
-use governors::{BudgetChange, Charge, Command, OutcomeStatus};
-use types::{Reason, Usage};
+use governors::{BudgetChange, Charge, Command, Declared, IncidentChange, OutcomeStatus};
+use types::{Reason, Severity, Usage};
 
 use crate::fault_store::{Fault, Reading};
-use crate::world::{QUOTE, World, entitlement, request, reserve, tenant, verify};
+use crate::world::{QUOTE, World, entitlement, eventually, request, reserve, tenant, verify};
 
 /// So long that nothing is written because of it.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -110,6 +110,30 @@ async fn frozen_writes_are_the_services_own_only() {
         running.end(&world).await;
         verify(&world.store);
     }
+}
+
+/// Whoever is on call must hear of it all the more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_writes_stop_no_page() {
+    let world = World::new().tuned(|options| options.writes = Writes::Frozen);
+    let running = world.start();
+    let declared = Declared {
+        title: "it is down".to_owned(),
+        severity: Severity::Sev1,
+        component: "http".to_owned(),
+        text: String::new(),
+    };
+    let declare = Command::Incident(IncidentChange::Declare(declared));
+    running.decide(engine::incidents::stream(), declare).await;
+    let incidents = running.engine.incidents().await.unwrap();
+    let before = incidents.incidents().unwrap().incident(1).unwrap().step;
+    world.clock.advance_secs(301);
+    let fired = || running.metrics.timers_fired.get() > 0;
+    eventually("the next page", fired).await;
+    let incidents = running.engine.incidents().await.unwrap();
+    assert_eq!(incidents.incidents().unwrap().incident(1).unwrap().step, before + 1);
+    running.end(&world).await;
+    verify(&world.store);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

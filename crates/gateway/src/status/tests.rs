@@ -303,6 +303,7 @@ impl Played {
                 async |turn: Turn| {
                     self.reads.fetch_add(1, Ordering::SeqCst);
                     assert_eq!(self.at_once.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                    // How long a read takes, of paused time: others come while it lasts.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     self.at_once.fetch_sub(1, Ordering::SeqCst);
                     match play {
