@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use egress::{Egress, LogEndpoint, LogShipper, RedisAnswers};
+use egress::{Egress, Endpoint, Hook, LogEndpoint, LogShipper, RedisAnswers};
 use engine::actions::Registry;
 use engine::ai::AiParts;
 use engine::ai::cache::AnswerStore;
@@ -186,6 +186,8 @@ async fn begin(
     let policy = egress_policy(settings);
     let collector = log_endpoint(settings)?;
     dependencies.extend(collector.as_ref().map(LogEndpoint::dependency));
+    let hook = hook(settings)?;
+    dependencies.extend(hook.as_ref().map(Endpoint::dependency));
     let egress = Arc::new(Egress::new(&dependencies, policy, &[], &metrics)?);
     let shipper = shipper(settings, collector.as_ref(), log, &egress);
     let redis = redis(settings)?;
@@ -203,7 +205,7 @@ async fn begin(
         store,
         rules,
         clock: Arc::clone(&clock),
-        registry: Registry::shipped(),
+        registry: registry(settings, hook, &egress),
         metrics: Arc::clone(&metrics),
         store_workers: workers,
         standby,
@@ -394,6 +396,9 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let collector = log_endpoint(settings)?.map(|endpoint| endpoint.dependency());
     egress(&providers.dependencies.iter().cloned().chain(collector).collect::<Vec<_>>())
         .context("LOG_HTTP_ENDPOINT")?;
+    let hook = hook(settings)?.map(|endpoint| endpoint.dependency());
+    check_actions(&rules, hook.is_some())?;
+    egress(&hook.into_iter().collect::<Vec<_>>()).context("ACTION_HOOK_URL")?;
     let watch = watch::read(settings, &variable)?;
     let channels = watch.names();
     let channels: Vec<&str> = channels.iter().map(|name| &**name).collect();
@@ -401,6 +406,33 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let rules = Arc::new(rules.with_channels(&channels));
     let bodies = rules_file::read(settings)?;
     Ok(Prepared { rules, providers, watch, bodies })
+}
+
+/// Who is asked to act outside, if somebody is.
+fn hook(settings: &Settings) -> anyhow::Result<Option<Endpoint>> {
+    let url = settings.action_hook_url.as_ref();
+    url.map(|url| Hook::endpoint(url.expose())).transpose().context("ACTION_HOOK_URL")
+}
+
+/// What may be done.
+fn registry(settings: &Settings, hook: Option<Endpoint>, egress: &Arc<Egress>) -> Registry {
+    let Some(endpoint) = hook else { return Registry::shipped() };
+    let outbound = Arc::clone(egress) as Arc<dyn Outbound>;
+    Registry::shipped().with(Hook::new(outbound, endpoint, settings.action_hook_secret.clone()))
+}
+
+/// A profile whose action nobody can perform would fail each time that it is needed.
+fn check_actions(rules: &Rules, has_hook: bool) -> anyhow::Result<()> {
+    let shipped = Registry::shipped();
+    for action in rules.signal_actions() {
+        match action {
+            Hook::NAME if has_hook => {}
+            Hook::NAME => bail!("CATALOGUE_FILE: the action hook needs ACTION_HOOK_URL"),
+            name if shipped.get(name).is_some() => {}
+            _ => bail!("CATALOGUE_FILE: a signal profile names an action that there is not"),
+        }
+    }
+    Ok(())
 }
 
 /// Who collects the log, if somebody does.

@@ -25,14 +25,13 @@ use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use hmac::{Hmac, KeyInit, Mac};
 use settings::Secret;
-use sha2::Sha256;
 use tokio_rustls::TlsConnector;
 
 use crate::egress::now;
 use crate::error::Error;
 use crate::pause::Pause;
+use crate::signature::{SIGNATURE, signature};
 use crate::tls;
 use http::{Address, Heard, Lost};
 use smtp::Mailer;
@@ -400,7 +399,7 @@ impl Channel {
             ChannelKind::Webhook { key, .. } => {
                 let mut request = webhook::request(notice);
                 if let Some(key) = key {
-                    request.headers.push(("x-hub-signature-256", signature(key, &request.body)));
+                    request.headers.push((SIGNATURE, signature(key, &request.body)));
                 }
                 (request, webhook::read)
             }
@@ -463,14 +462,4 @@ fn delivery(answer: Answer) -> Delivery {
         Answer::Refused { why } => Delivery::Refused { why },
         Answer::Unclear => Delivery::Unknown,
     }
-}
-
-fn signature(key: &Secret, body: &[u8]) -> String {
-    // Any key is a key: one that is longer than a block is hashed first.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()) else {
-        return String::new();
-    };
-    mac.update(body);
-    let digest = mac.finalize().into_bytes();
-    digest.iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -71,6 +71,9 @@ pub enum ActionError {
     /// It did not take effect and may be tried again.
     #[error("not done: {0}")]
     Retryable(String),
+    /// It may have taken effect; what may be repeated is tried again.
+    #[error("nobody knows: {0}")]
+    Unknown(String),
     /// It did not take effect and never will.
     #[error("refused: {0}")]
     Refused(String),
@@ -376,12 +379,16 @@ impl Bench {
                 .map(Result::ok)
             {
                 Ok(Some(Ok(()))) => break OutcomeStatus::Success,
-                Ok(Some(Err(ActionError::Retryable(_))) | None) | Err(_) if again => {
+                Ok(Some(Err(ActionError::Retryable(_) | ActionError::Unknown(_))) | None)
+                | Err(_)
+                    if again =>
+                {
                     tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
                 }
                 Ok(Some(Err(error))) => {
                     tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt(), %error, "action failed");
-                    break OutcomeStatus::Error;
+                    let is_unknown = matches!(error, ActionError::Unknown(_));
+                    break if is_unknown { OutcomeStatus::Unknown } else { OutcomeStatus::Error };
                 }
                 Ok(None) => {
                     tracing::error!(event = "action_panicked", action = spec.name, attempt = %job.attempt(), "action panicked");

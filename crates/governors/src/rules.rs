@@ -172,6 +172,12 @@ impl Rules {
         self.models.iter().map(|(name, _)| &**name)
     }
 
+    /// The actions that signals can lead to, some of them more than once.
+    pub fn signal_actions(&self) -> impl Iterator<Item = &str> {
+        let profiles = self.metric_profiles.iter().map(|(_, profile)| profile);
+        profiles.chain([&self.default_profile]).map(|profile| &*profile.action)
+    }
+
     /// What the severity word of an autonomic signal counts as, in thousandths.
     #[must_use]
     pub fn severity_milli(&self, word: &str) -> Option<i64> {

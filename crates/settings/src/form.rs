@@ -41,7 +41,7 @@ pub enum Form {
     /// The id of a Firestore database, as
     /// <https://cloud.google.com/firestore/docs/manage-databases#database_id> defines it.
     FirestoreDatabase,
-    /// Where something is asked over HTTP: scheme, host, and port and path if need be.
+    /// Where something is asked over HTTP: scheme, host, and port, path and query if need be.
     HttpUrl,
     /// The value of an HTTP header.
     HeaderValue,
@@ -129,9 +129,9 @@ impl Form {
             }),
             Form::HttpUrl => ["http://", "https://"].iter().any(|scheme| {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
-                // A user name, a query and a fragment have settings of their own, or no meaning.
-                let allowed = |byte: u8| byte.is_ascii_graphic() && !b"@?#\"\\".contains(&byte);
-                !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(allowed)
+                // A user name has a setting of its own, and a fragment is never sent.
+                let allowed = |byte: u8| byte.is_ascii_graphic() && !b"@#\"\\".contains(&byte);
+                !rest.is_empty() && !rest.starts_with(['/', '?']) && rest.bytes().all(allowed)
             }),
             // No blanks at its ends: the header would lose them.
             Form::HeaderValue => {
@@ -208,7 +208,11 @@ mod tests {
             ),
             (
                 Form::HttpUrl,
-                &["http://127.0.0.1:8080", "https://logs.example.com/ingest", "http://[::1]:1/a/"],
+                &[
+                    "http://127.0.0.1:8080",
+                    "https://logs.example.com/ingest",
+                    "http://[::1]:1/a?b=c",
+                ],
                 &[
                     "",
                     "https://",
@@ -216,7 +220,7 @@ mod tests {
                     "logs.example.com",
                     "ftp://a",
                     "http://u:p@a",
-                    "http://a?b",
+                    "http://?b",
                     "http://a#b",
                     "http://a b",
                 ],

@@ -193,6 +193,12 @@ knobs! {
         "milliseconds",
         "Time from the start of an action until it counts as failed.",
         live;
+    ACTION_HOOK_URL => action_hook_url: Option<Secret>, Kind::Text(Form::HttpUrl), None, "",
+        "Who is asked when a signal profile's action is hook; without https only on this machine and on private networks.",
+        secret;
+    ACTION_HOOK_SECRET => action_hook_secret: Option<Secret>, Kind::Text(Form::Line), None, "",
+        "Key of the signature in X-Hub-Signature-256 of what it is sent; without it nothing is signed.",
+        secret;
     GOVERNOR_STATE_CHECK_INTERVAL_MS => governor_state_check_interval_ms: u64,
         from_to(10, 60_000), Some("1000"), "milliseconds",
         "How often due timers and unsettled attempts are looked for.",
@@ -374,6 +380,8 @@ mod tests {
                 "JWT_SECRET_KEY",
                 "HMAC_SECRET_KEY",
                 "DATABASE_URL",
+                "ACTION_HOOK_URL",
+                "ACTION_HOOK_SECRET",
                 "OPENAI_API_KEY",
                 "ANTHROPIC_API_KEY",
                 "GEMINI_API_KEY",

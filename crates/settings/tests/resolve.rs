@@ -65,6 +65,8 @@ fn nothing_set_gives_the_defaults() {
         action_pool_size: 10,
         action_queue_size: 1_000,
         action_timeout_ms: 60_000,
+        action_hook_url: None,
+        action_hook_secret: None,
         governor_state_check_interval_ms: 1_000,
         catalogue_file: None,
         providers_file: None,

@@ -129,6 +129,8 @@ fn what_is_no_change_is_refused_and_not_shown() {
         ("ANTHROPIC_API_KEY", provider.as_str()),
         ("GEMINI_API_KEY", provider.as_str()),
         ("REDIS_URL", redis.as_str()),
+        ("ACTION_HOOK_URL", webhook.as_str()),
+        ("ACTION_HOOK_SECRET", provider.as_str()),
         ("SLACK_WEBHOOK_URL", webhook.as_str()),
         ("TELEGRAM_BOT_TOKEN", bot.as_str()),
         ("TELEGRAM_CHAT_ID", "1"),

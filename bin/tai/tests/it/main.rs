@@ -15,6 +15,7 @@ mod copies;
 mod ctl_lines;
 mod door;
 mod drain;
+mod hook;
 mod incidents;
 mod instances;
 mod key_create;
