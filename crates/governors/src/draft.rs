@@ -5,7 +5,6 @@
 
 use ledger::draft::Text;
 use ledger::{Draft, Kind};
-use types::access::KEY_PREFIX;
 use types::{Micros, Reason, credentials};
 
 use crate::decision::Context;
@@ -118,7 +117,6 @@ pub(crate) fn is_keepable(text: &str, chars_max: usize) -> bool {
     text.chars().count() <= chars_max
         && !text.chars().any(char::is_control)
         && !credentials::is_credential(text)
-        && !text.trim_start().starts_with(KEY_PREFIX)
 }
 
 /// An instant as receipts hold it. Commands are floored to it before anything is decided, so that

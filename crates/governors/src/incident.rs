@@ -16,8 +16,10 @@ pub use story::{Mark, Marks, Moment, Story};
 
 pub(crate) use tick::tick;
 
+use std::borrow::Cow;
+
 use ledger::{Draft, Meta};
-use types::{Micros, Severity};
+use types::{Micros, Severity, redact};
 
 use crate::command::{Command, IncidentStatus};
 use crate::decision::{Context, Decision, Sealing};
@@ -166,9 +168,27 @@ fn add(channels: &mut Vec<String>, more: &[String]) {
     }
 }
 
+/// What is said of an incident is told to people and to the public, and comes from anywhere: no
+/// credential in it is kept.
+fn masked(mut draft: Draft) -> Draft {
+    let mask = |text: &mut Cow<'static, str>| {
+        if let Cow::Owned(masked) = redact::mask(text) {
+            *text = masked.into();
+        }
+    };
+    draft.detail.iter_mut().for_each(mask);
+    for (_, value) in &mut draft.metadata {
+        if let Meta::Text(text) = value {
+            mask(text);
+        }
+    }
+    draft
+}
+
 fn seal(drafts: Vec<Draft>, primary: usize) -> Decision {
     if drafts.is_empty() {
         return Decision::Nothing;
     }
+    let drafts = drafts.into_iter().map(masked).collect();
     Decision::Seal(Sealing { drafts, primary, effect: None })
 }

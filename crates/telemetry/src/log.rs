@@ -9,10 +9,10 @@
 
 mod line;
 mod outbox;
-mod redact;
 mod sink;
 mod text;
 
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,6 @@ use crate::{Error, trace};
 
 pub use line::{CUT_MARK, Fields, VALUE_BYTES, format_line};
 pub use outbox::{Outbox, OutboxOptions, Taken};
-pub use redact::{REDACTED, is_sensitive, mask};
 pub use sink::LogHandle;
 
 /// Which events are logged, how, and where to.
@@ -57,7 +56,7 @@ pub struct FileOptions {
     pub flush_interval: Duration,
 }
 
-/// Starts the log of the process. Keep the handle until the process ends; dropping it waits for the
+/// Starts the log of the process, panics included. Keep the handle until the process ends; dropping it waits for the
 /// lines that are queued.
 ///
 /// # Errors
@@ -66,7 +65,16 @@ pub struct FileOptions {
 pub fn init(options: &LogOptions, clock: Arc<dyn Clock>) -> Result<LogHandle, Error> {
     let (subscriber, handle) = subscriber(options, clock)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::LogInstalled)?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(handle)
+}
+
+/// A panic is a line like any other: redacted, and in each sink. What it says may be a value that
+/// nobody expected, and stderr would get it as it is.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let said = panic.payload_as_str().unwrap_or("without a text");
+    tracing::error!(event = "panicked", place, "panicked: {said}");
 }
 
 /// What [`init`] installs, for callers that install it for themselves alone.

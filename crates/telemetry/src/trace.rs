@@ -10,6 +10,8 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 
+use types::credentials;
+
 /// Characters of an `X-Trace-Id` at most.
 const GIVEN_MAX: usize = 64;
 
@@ -31,12 +33,14 @@ pub struct Text {
 }
 
 impl Text {
-    /// `None` for what is no id: 1 to 64 letters, digits and hyphens.
+    /// `None` for what is no id: 1 to 64 letters, digits and hyphens that are no key of a vendor.
     fn new(text: &[u8]) -> Option<Text> {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
         let mut bytes = [0; GIVEN_MAX];
         bytes.get_mut(..text.len())?.copy_from_slice(text);
-        (!text.is_empty() && text.iter().all(allowed)).then_some(Text { bytes, length: text.len() })
+        let is_id = !text.is_empty() && text.iter().all(allowed);
+        let is_key = || std::str::from_utf8(text).is_ok_and(credentials::is_credential);
+        (is_id && !is_key()).then_some(Text { bytes, length: text.len() })
     }
 
     /// The text.
@@ -236,7 +240,9 @@ mod tests {
     fn what_is_no_trace_id_is_passed_over() {
         let (longest, longer) = ("a".repeat(64), "a".repeat(65));
         assert_eq!(read(None, Some(&longest)).trace_id().as_str(), longest);
-        for text in ["", &longer, "a b", "a\"b", "a\nb", "a_b", "é", "a,b"] {
+        for text in
+            ["", &longer, "a b", "a\"b", "a\nb", "a_b", "é", "a,b", "sk-proj-0123456789abcdef"]
+        {
             assert_eq!(read(None, Some(text)), read(None, None), "{text}");
         }
     }

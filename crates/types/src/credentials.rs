@@ -16,8 +16,30 @@ const NAMES: [&str; 9] = [
     "cookie",
 ];
 
-/// Prefixes that make a word a credential whatever its name: keys and webhook secrets of Stripe.
-pub const PREFIXES: [&str; 5] = ["sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"];
+/// Prefixes that make a word a credential whatever its name, also inside of it: keys and webhook
+/// secrets of Stripe.
+const PREFIXES: [&str; 5] = ["sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"];
+
+/// Beginnings of words that are credentials when so many characters follow, and the word then goes
+/// on over dots and what else their vendors use: our own keys, those of OpenAI and Anthropic, Google,
+/// Slack, GitHub, GitLab and AWS, and JSON web tokens.
+const BEGINNINGS: [(&str, usize); 12] = [
+    ("taik_", 1),
+    ("sk-", 17),
+    ("AIza", 30),
+    ("xoxb-", 10),
+    ("xoxp-", 10),
+    ("xapp-", 10),
+    ("ghp_", 30),
+    ("gho_", 30),
+    ("github_pat_", 20),
+    ("glpat-", 15),
+    ("AKIA", 16),
+    ("eyJ", 20),
+];
+
+/// No word with a credential is shorter; most words of a log are.
+const WORD_MIN: usize = 6;
 
 /// Begins a PEM block.
 pub const PEM: &str = "-----BEGIN";
@@ -48,8 +70,40 @@ pub fn is_credential(value: &str) -> bool {
     let value = value.trim_start();
     let bearer = value.as_bytes().get(..BEARER.len());
     PREFIXES.iter().any(|prefix| value.starts_with(prefix))
+        || begins(value.as_bytes()).is_some()
         || value.starts_with(PEM)
         || bearer.is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER.as_bytes()))
+}
+
+/// The bytes of a credential in the word `text[start..end]`, a run of letters, digits, `_` and `-`.
+/// It may end behind the word. Both bounds lie next to an ASCII byte or an end of the text.
+#[must_use]
+pub fn span(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
+    if end - start < WORD_MIN {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    if let Some(len) = begins(&bytes[start..]) {
+        return Some((start, start + len));
+    }
+    let starts = |at: &usize| {
+        let rest = &bytes[*at..end];
+        let is_first = matches!(rest[0], b's' | b'r' | b'w');
+        is_first && PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes()))
+    };
+    (start..end).find(starts).map(|at| (at, end))
+}
+
+/// How long the credential is that these bytes begin with.
+fn begins(bytes: &[u8]) -> Option<usize> {
+    let goes_on = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_-.:@+/=~".contains(byte);
+    let of = |(prefix, more): &(&str, usize)| {
+        let rest = bytes.strip_prefix(prefix.as_bytes())?;
+        let len = rest.iter().take_while(goes_on).count();
+        (len >= *more).then_some(prefix.len() + len)
+    };
+    let is_first = matches!(bytes.first(), Some(b't' | b's' | b'A' | b'x' | b'g' | b'e'));
+    if is_first { BEGINNINGS.iter().find_map(of) } else { None }
 }
 
 fn squeezed_prefix(bytes: &[u8], word: &str) -> bool {
@@ -89,13 +143,28 @@ mod tests {
             "rk_test_1",
             "whsec_1",
             " sk_live_1",
+            "taik_acme.0123",
+            "sk-proj-0123456789abcdef",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
             "Bearer x",
             "bearer x",
             "-----BEGIN KEY-----",
         ] {
             assert!(is_credential(value), "{value}");
         }
-        for value in ["", "task_live_1", "bearer", "bearers all", "pk_live_1", "---", "béarer x"] {
+        for value in [
+            "",
+            "task_live_1",
+            "bearer",
+            "bearers all",
+            "pk_live_1",
+            "---",
+            "béarer x",
+            "sk-short",
+            "risk-0123456789abcdefgh",
+            "eyJ",
+            "taik_",
+        ] {
             assert!(!is_credential(value), "{value}");
         }
         assert!(names("Set-Cookie", "cookie") && !names("set", "cookie"));

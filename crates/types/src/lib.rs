@@ -10,6 +10,7 @@ pub mod hash;
 pub mod ids;
 pub mod limits;
 pub mod reason;
+pub mod redact;
 pub mod severity;
 pub mod time;
 pub mod usage;

@@ -28,6 +28,7 @@ mod outage;
 mod power;
 mod pubsub;
 mod schemathesis;
+mod secrets;
 mod settings;
 mod start_stop;
 mod support;

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tracing::Level;
 use tracing::field::{Field, Visit};
 use types::Micros;
+use types::redact::{self, REDACTED};
 
-use super::redact::{self, REDACTED};
 use crate::trace::Context;
 
 /// Bytes of text that one field keeps.

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tracing::Level;
 use types::Micros;
+use types::redact::{REDACTED, has_leak_word};
 
-use super::super::redact::has_leak_word;
-use super::{CUT_MARK, Fields, REDACTED, VALUE_BYTES, format_line};
+use super::{CUT_MARK, Fields, VALUE_BYTES, format_line};
 
 const AT: Micros = Micros(1_704_067_200_123_456);
 

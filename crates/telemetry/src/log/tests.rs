@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tracing::{Level, debug, error, info, info_span};
+use types::redact::REDACTED;
 use types::{Clock, Micros};
 
-use super::{FileOptions, LogOptions, REDACTED, subscriber};
+use super::{FileOptions, LogOptions, subscriber};
 
 struct Fixed;
 impl Clock for Fixed {

@@ -1,6 +1,7 @@
-//! What must not stand in a log line, and its removal from free text.
+//! What must not stand in a log line or in what people are told, and its removal from free text.
 //!
-//! Owns the scanner; `types::credentials` owns the list of names. Refuses to know about JSON lines, levels and sinks.
+//! Owns: the scanner; the list of names is that of [`credentials`]. Refuses to know: lines, levels and
+//! receipts.
 //!
 //! The scanner is written here and not as regular expressions because a value ends differently
 //! in prose, in JSON, in JSON inside a JSON string and in Rust's debug form. Where the end is in
@@ -8,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use types::credentials::{self, PEM, PREFIXES};
+use crate::credentials::{self, PEM};
 
 /// What stands in place of a secret. The leak check of seed 003 looks for this word.
 pub const REDACTED: &str = "REDACTED";
@@ -29,13 +30,13 @@ pub fn is_sensitive(name: &str) -> bool {
 /// True where the name is sensitive also for a number or a flag: `prompt_tokens = 512` is a
 /// count that operators need, `token = 512` is not known to be one.
 #[must_use]
-pub(super) fn is_sensitive_number(name: &str) -> bool {
+pub fn is_sensitive_number(name: &str) -> bool {
     is_sensitive(name) && is_sensitive(&name.to_ascii_lowercase().replace("tokens", ""))
 }
 
 /// True where the text has a word of seed 003's leak check, in any case:
 /// `grep -E 'api[_-]?key|password|secret'`.
-pub(super) fn has_leak_word(text: &str) -> bool {
+pub fn has_leak_word(text: &str) -> bool {
     const WORDS: [&[u8]; 5] = [b"api_key", b"api-key", b"apikey", b"password", b"secret"];
     let bytes = text.as_bytes();
     (0..bytes.len()).filter(|at| matches!(bytes[*at] | 0x20, b'a' | b'p' | b's')).any(|at| {
@@ -46,7 +47,7 @@ pub(super) fn has_leak_word(text: &str) -> bool {
     })
 }
 
-/// The text with every recognised secret replaced: bearer tokens, Stripe credentials, PEM blocks,
+/// The text with every recognised secret replaced: bearer tokens, keys of known vendors, PEM blocks,
 /// and the values of sensitive names in `name=value`, `name: value` and `"name": "value"`, also
 /// where the quotes are escaped.
 #[must_use]
@@ -98,8 +99,8 @@ fn secret_at(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     if word.starts_with(PEM) {
         return Some((start, bytes.len()));
     }
-    if let Some(at) = PREFIXES.iter().filter_map(|prefix| word.find(prefix)).min() {
-        return Some((start + at, end));
+    if let Some(span) = credentials::span(text, start, end) {
+        return Some(span);
     }
     if word.eq_ignore_ascii_case("bearer") {
         let value = skip(bytes, end, is_blank);
@@ -269,6 +270,10 @@ mod tests {
             ("key sk_live_hunter2 refused", "key REDACTED refused"),
             ("keys sk_test_hunter2,rk_live_hunter2", "keys REDACTED,REDACTED"),
             ("hook whsec_hunter2", "hook REDACTED"),
+            ("key taik_a:b@c.hunter2, refused", "key REDACTED, refused"),
+            ("provider said sk-proj-hunter2hunter2hunter2.", "provider said REDACTED"),
+            ("a risk-based-approach-to-all-of-it", "a risk-based-approach-to-all-of-it"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9.eyJodW50ZXIyIjoxfQ.aHVudGVyMg end", "jwt REDACTED end"),
             (
                 r#"{"password": "hunter2", "user": "ann"}"#,
                 r#"{"password": "REDACTED", "user": "ann"}"#,
@@ -324,7 +329,7 @@ mod tests {
 
         #[test]
         fn text_that_names_nothing_stays(text in "[a-zé0-9 .,/_{}\"-]{0,60}") {
-            prop_assume!(!text.contains("bearer"));
+            prop_assume!(!text.contains("bearer") && !text.contains("sk-"));
             prop_assert_eq!(mask(&text), text.as_str());
         }
 
