@@ -19,6 +19,7 @@ mod process;
 mod report;
 mod restart;
 mod service;
+mod telemetry;
 mod verify;
 mod workload;
 
@@ -51,7 +52,7 @@ impl Size {
 
 type Measure = fn(Size) -> Result<Report>;
 
-const MEASUREMENTS: [(&str, Measure); 8] = [
+const MEASUREMENTS: [(&str, Measure); 9] = [
     ("append", append::run),
     ("verify", verify::run),
     ("restart", restart::run),
@@ -60,9 +61,10 @@ const MEASUREMENTS: [(&str, Measure); 8] = [
     ("neighbour", neighbour::run),
     ("backends", backends::run),
     ("outage", outage::run),
+    ("telemetry", telemetry::run),
 ];
 
-const USAGE: &str = "usage: bench <append|verify|restart|marketplace|memory|neighbour|backends|outage|all> [--quick]\n\
+const USAGE: &str = "usage: bench <append|verify|restart|marketplace|memory|neighbour|backends|outage|telemetry|all> [--quick]\n\
      usage: bench gateway [--only NAME,…] [--peers DIR] [--quick]";
 
 fn main() -> Result<()> {

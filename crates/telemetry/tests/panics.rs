@@ -2,8 +2,6 @@
 //!
 //! Owns: what a line about a panic says. Refuses to know: who catches it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

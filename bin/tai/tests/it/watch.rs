@@ -19,6 +19,8 @@ use crate::callers::Caller;
 use crate::calls::{House, Named, chat};
 use crate::support::*;
 
+mod pending;
+
 const MODEL: &str = "fake/gpt-4o-mini";
 
 /// Between two calls: enough of them for a rate, and few enough for a log that can be read.
