@@ -75,9 +75,8 @@ fn figures_are_shown_with_their_definition_all_or_some_or_by_a_condition() {
     }
     assert!(row(&out, "http.error_rate ").contains("sum (rate(http_requests_total{status=~"));
 
-    let one = ["sli", "subsystem.up"];
-    let out = house.ctl_until(&one, "subsystem=governance_sup  1.0", || ());
-    assert!(out.contains("1 where the subsystem ran"), "{out}");
+    let out = house.ctl_until(&["sli", "subsystem.up"], " 1.0 ", || ());
+    assert!(out.contains("subsystem=governance_sup ") && out.contains("1 where the subsystem ran"));
     let out = house.ctl(&["sli", "slo.*"]).out;
     assert!(out.lines().skip(1).all(|line| line.starts_with("slo.")), "{out}");
     row(&out, "slo.budget ");
