@@ -76,7 +76,7 @@ fn run(
         Local::Watch(how) => watcher::run(how, &start.resolved.settings, &check::variable),
         Local::Check(Check { rules: Some(file), .. }) => rules_file::check(&file),
         Local::Check(Check { alerts: Some(file), tests, prometheus, .. }) => {
-            watch::check(&file, tests.as_deref(), prometheus)
+            watch::check(&start.resolved.settings, &file, tests.as_deref(), prometheus)
         }
         Local::Check(_) => check::show(&start.resolved),
         Local::Ledger(verb) => ledger_verbs::run(verb, &start.resolved.settings),

@@ -111,14 +111,16 @@ pub(crate) fn channels(
     Channels::new(&configs, &[]).context("CHANNELS_FILE")
 }
 
+fn interval_us(settings: &Settings) -> i64 {
+    i64::try_from(settings.alert_interval_ms).unwrap_or(i64::MAX).saturating_mul(1_000)
+}
+
 fn rules(settings: &Settings) -> anyhow::Result<runbook::Rules> {
-    let interval_us =
-        i64::try_from(settings.alert_interval_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
     let read = match &settings.alerts_file {
         None => runbook::Rules::shipped(),
         Some(path) => {
             let text = std::fs::read_to_string(path).context("ALERTS_FILE: cannot be read")?;
-            runbook::Rules::parse_for(&text, interval_us)
+            runbook::Rules::parse_for(&text, interval_us(settings))
         }
     };
     read.map_err(|errors| {
@@ -133,6 +135,7 @@ const SHIPPED: &str = "shipped";
 /// `tai check --alerts`: every mistake with its place, what sees trouble too late, and what the
 /// tests say; or the same rules for Prometheus.
 pub(crate) fn check(
+    settings: &Settings,
     file: &Path,
     tests: Option<&Path>,
     prometheus: bool,
@@ -147,7 +150,7 @@ pub(crate) fn check(
     let parsed = match file.to_str() {
         Some(SHIPPED) => runbook::Rules::shipped(),
         _ => match read(file) {
-            Ok(text) => runbook::Rules::parse(&text),
+            Ok(text) => runbook::Rules::parse_for(&text, interval_us(settings)),
             Err(wrong) => return told(file, &[wrong]),
         },
     };
@@ -158,7 +161,8 @@ pub(crate) fn check(
         }
     };
     if prometheus {
-        say(runbook::prometheus::rules_yaml(&rules).trim_end());
+        let interval_us = interval_us(settings);
+        say(runbook::prometheus::rules_yaml(&rules, interval_us).trim_end());
         return Ok(ExitCode::from(EXIT_OK));
     }
     say(&format!("{} alert rules are good", rules.iter().count()));

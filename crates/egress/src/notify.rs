@@ -104,7 +104,8 @@ pub enum ChannelKind {
         /// `https://api.statuspage.io` where absent.
         base: Option<String>,
     },
-    /// What takes Alertmanager's webhook, version 4.
+    /// What takes Alertmanager's webhook, version 4; or, where the address ends in `/api/v2/alerts`,
+    /// Alertmanager itself.
     Alertmanager {
         /// Its address.
         url: Secret,
@@ -392,9 +393,14 @@ impl Channel {
             ChannelKind::PagerDuty { routing_key, source, .. } => {
                 (pagerduty::request(notice, routing_key.expose(), source), pagerduty::read)
             }
-            ChannelKind::Alertmanager { token, .. } => {
+            ChannelKind::Alertmanager { url, token } => {
                 let token = token.as_ref().map(Secret::expose);
-                (alertmanager::request(notice, &self.name, token), alertmanager::read)
+                let request = if alertmanager::is_api(url.expose()) {
+                    alertmanager::api_request(notice, token)
+                } else {
+                    alertmanager::request(notice, &self.name, token)
+                };
+                (request, alertmanager::read)
             }
             ChannelKind::Webhook { key, .. } => {
                 let mut request = webhook::request(notice);

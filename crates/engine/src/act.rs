@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
@@ -22,11 +22,13 @@ use crate::ai::{self, Ai, AiOptions, AiParts};
 use crate::commit::{Decided, Refused, Reply, Work};
 use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
+use crate::external::External;
 use crate::incidents::WatchParts;
 use crate::keys::{CallerKey, Keyed};
 use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
 use crate::ports::{ReadError, Standby, Store, Stored};
+use crate::sight::Sight;
 use crate::supervise::{Supervisor, Worker};
 use crate::{load, reconcile};
 
@@ -142,6 +144,9 @@ pub(crate) struct Inner {
     outage: Outage,
     pub(crate) reads: Arc<Semaphore>,
     edge: Edge,
+    /// What the process sees of itself, once it looks.
+    sight: ArcSwapOption<Sight>,
+    pub(crate) external: External,
     supervisor: Supervisor,
     draining: AtomicBool,
     /// Shared by every command from outside until it is answered; the drain takes it whole.
@@ -187,6 +192,8 @@ impl Engine {
             outage: Outage::new(standby),
             reads: Arc::new(Semaphore::new(READS_MAX)),
             edge: Edge::default(),
+            sight: ArcSwapOption::empty(),
+            external: External::default(),
             supervisor: Supervisor::new(metrics),
             draining: AtomicBool::new(false),
             door: RwLock::new(()),
@@ -258,6 +265,15 @@ impl Engine {
             _ => None,
         };
         self.submit(request, permit).await
+    }
+
+    /// Puts what is seen from now on where others find it.
+    pub(crate) fn show(&self, sight: Arc<Sight>) {
+        self.0.sight.store(Some(sight));
+    }
+
+    pub(crate) fn sight(&self) -> Option<Arc<Sight>> {
+        self.0.sight.load_full()
     }
 
     fn reserve(&self) -> Result<Permit, Refused> {

@@ -11,26 +11,26 @@ use std::sync::Arc;
 
 use governors::incident::{Alert, IncidentsState};
 use governors::{AlertChange, AlertPhase, Command};
-use runbook::alerts::{Alerts, Change};
-use runbook::{Labels, Limits, Phase, Rules, Store};
+use runbook::alerts::Change;
+use runbook::{Labels, Phase, Rules};
 use types::{Micros, limits};
 
 use crate::act::{Engine, Request};
+use crate::external::is_external;
 use crate::incidents;
+use crate::sight::Sight;
 use crate::supervise::Stop;
 
 /// The subsystem that watches.
 pub(crate) const ALERTS: &str = "alerts_sup";
 
-/// Series at the same time; further ones are dropped.
-const SERIES_MAX: usize = 4_096;
-
 /// Evaluates every rule again and again until asked to stop.
 pub(crate) async fn evaluate(engine: Engine, rules: Arc<Rules>, mut stop: Stop) {
     let interval = engine.options().alert_interval;
     let interval_us = i64::try_from(interval.as_micros()).unwrap_or(i64::MAX);
-    let samples = Store::new(rules.needs(), Limits { interval_us, series: SERIES_MAX });
-    let mut watch = Watch { engine, rules, samples, alerts: Alerts::default() };
+    let sight = Arc::new(Sight::new(Arc::clone(&rules), interval_us, engine.clock().now().0));
+    engine.show(Arc::clone(&sight));
+    let watch = Watch { engine, rules, sight };
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -44,17 +44,16 @@ pub(crate) async fn evaluate(engine: Engine, rules: Arc<Rules>, mut stop: Stop) 
 struct Watch {
     engine: Engine,
     rules: Arc<Rules>,
-    samples: Store,
-    alerts: Alerts,
+    sight: Arc<Sight>,
 }
 
 impl Watch {
     /// One scrape, and what follows from it.
-    async fn look(&mut self) {
+    async fn look(&self) {
         let metrics = Arc::clone(&self.engine.inner().common.metrics);
         metrics.observe_process();
         let now = self.engine.clock().now();
-        self.samples.record(now.0, |sample| metrics.for_each_sample(sample));
+        self.sight.scrape(&metrics, now.0);
         let state = match self.engine.incidents().await {
             Ok(state) => state,
             Err(refused) => {
@@ -82,15 +81,14 @@ impl Watch {
     }
 
     /// What is to be said of the state that was read.
-    fn changes(&mut self, state: &IncidentsState, now: Micros) -> Vec<AlertChange> {
+    fn changes(&self, state: &IncidentsState, now: Micros) -> Vec<AlertChange> {
+        let own = || state.alerts().iter().filter(|alert| !is_external(&alert.key));
         // What was said and refused is said again: the receipts are where an alert stands.
-        self.alerts.restore(state.alerts().iter().filter_map(kept));
-        let moved = self.alerts.step(&self.rules, &self.samples, now.0);
-        let firing = self.alerts.firing();
-        let inhibitors = self.rules.inhibited(&firing);
+        let (moved, firing) = self.sight.step(own().filter_map(kept), now.0);
         let inhibitor = |rule: &str, labels: &Labels| {
-            let at = firing.iter().position(|held| *held == (rule, labels))?;
-            inhibitors[at].map(|(rule, labels)| key_of(rule, labels))
+            let found = firing.iter().find(|((id, of), _)| (id.as_str(), of) == (rule, labels));
+            let (by, of) = found?.1.as_ref()?;
+            Some(key_of(by, of))
         };
         let mut changes: Vec<AlertChange> = moved
             .iter()
@@ -98,10 +96,8 @@ impl Watch {
             .collect();
         // Nothing may stand in the way any more of one that fires without an incident: it is said
         // again until it has one, or somebody does not want to hear of it.
-        let alone = state
-            .alerts()
-            .iter()
-            .filter(|alert| alert.phase == AlertPhase::Firing && alert.incident.is_none());
+        let alone =
+            own().filter(|alert| alert.phase == AlertPhase::Firing && alert.incident.is_none());
         for alert in alone {
             let Some((rule, labels, _)) = kept(alert) else { continue };
             let has_moved =
@@ -112,7 +108,7 @@ impl Watch {
         }
         // An inhibitor comes first, so that whom it holds back finds its incident.
         changes.sort_by_key(|change| (change.inhibited_by.is_some(), change.severity));
-        changes.extend(state.alerts().iter().filter(|alert| kept(alert).is_none()).map(of));
+        changes.extend(own().filter(|alert| kept(alert).is_none()).map(of));
         changes
     }
 
@@ -162,7 +158,7 @@ impl Watch {
 }
 
 /// The end of an alert, as far as its receipts know it.
-fn of(alert: &Alert) -> AlertChange {
+pub(crate) fn of(alert: &Alert) -> AlertChange {
     AlertChange {
         key: alert.key.clone(),
         rule: alert.rule.clone(),
@@ -190,11 +186,11 @@ fn kept(alert: &Alert) -> Option<(String, Labels, Phase)> {
 }
 
 /// `ai-errors{provider="openai"}`, of a length that a receipt keeps.
-fn key_of(rule: &str, labels: &Labels) -> String {
+pub(crate) fn key_of(rule: &str, labels: &Labels) -> String {
     cut(&format!("{rule}{labels}"), limits::METADATA_VALUE_CHARS)
 }
 
-fn cut(text: &str, chars_max: usize) -> String {
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(chars_max).collect()
 }

@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, select};
 use telemetry::metrics::Metrics;
 
 use crate::commit::Group;
+use crate::decider::Duty;
 use crate::supervise::Stop;
 
 pub(crate) struct Shared {
+    pub(crate) duty: Duty,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) durable: Receiver<Group>,
 }
@@ -24,7 +26,7 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     loop {
         select! {
             recv(shared.durable) -> group => match group {
-                Ok(group) => answer(&shared.metrics, group),
+                Ok(group) => answer(shared, group),
                 Err(_) => {
                     let _ = stop.channel().recv();
                     return;
@@ -33,10 +35,11 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
             recv(stop.channel()) -> _ => break,
         }
     }
-    shared.durable.try_iter().for_each(|group| answer(&shared.metrics, group));
+    shared.durable.try_iter().for_each(|group| answer(shared, group));
 }
 
-fn answer(metrics: &Metrics, group: Group) {
+fn answer(shared: &Shared, group: Group) {
+    let metrics = &shared.metrics;
     for waiting in &group.waiting {
         metrics.receipt_emission_duration_ms.observe(waiting.since.elapsed().as_secs_f64() * 1e3);
     }
@@ -47,6 +50,9 @@ fn answer(metrics: &Metrics, group: Group) {
     }
     for (_, (governor, from, to)) in group.transitions {
         metrics.governor_transitions.with([governor, from, to]).inc();
+    }
+    if shared.duty == Duty::Ledger {
+        metrics.receipts_told.inc_by(group.batch.entries.len() as u64);
     }
     for entry in &group.batch.entries {
         metrics.receipt_emitted(entry.kind.as_str(), 1);

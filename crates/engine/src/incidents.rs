@@ -14,7 +14,7 @@ use crate::act::Engine;
 use crate::commit::Refused;
 use crate::notify::Courier;
 use crate::supervise::Worker;
-use crate::{alerts, notices};
+use crate::{alerts, external, notices};
 
 /// Receipts that are read at once.
 const PAGE: usize = 512;
@@ -41,7 +41,10 @@ impl Engine {
             let evaluator = Worker::task("alert_evaluator", move |stop| {
                 alerts::evaluate(engine.clone(), Arc::clone(&rules), stop)
             });
-            self.supervisor().start(alerts::ALERTS, vec![evaluator]);
+            let engine = self.clone();
+            let external =
+                Worker::task("external_alerts", move |stop| external::sweep(engine.clone(), stop));
+            self.supervisor().start(alerts::ALERTS, vec![evaluator, external]);
         }
         // Where there is no channel there is nobody to tell.
         if let Some(courier) = watch.courier.filter(|courier| !courier.channels().is_empty()) {

@@ -77,7 +77,7 @@ impl Pipeline {
         let progress = Arc::new(Progress::default());
         let Common { rules, clock, metrics, options, pool, in_flight, settlements, access, live } =
             common.clone();
-        let answers = answers::Shared { metrics: Arc::clone(&metrics), durable: answered };
+        let answers = answers::Shared { duty, metrics: Arc::clone(&metrics), durable: answered };
         let written = writer::Shared {
             duty,
             store: Arc::clone(&store),

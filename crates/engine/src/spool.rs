@@ -176,7 +176,11 @@ impl Engine {
                     let (held, closed) = (AtomicU64::new(size), RwLock::new(true));
                     Arc::new(Spool { lane, store, pipeline: None, closed, held })
                 };
-                spools.left().extend(left.into_iter().map(spool));
+                let spools_left: Vec<Arc<Spool>> = left.into_iter().map(spool).collect();
+                // Told of by an earlier life, and to be accounted for by this one.
+                let held = spools_left.iter().map(|spool| spool.held.load(Ordering::Acquire)).sum();
+                self.inner().common.metrics.receipts_told.inc_by(held);
+                spools.left().extend(spools_left);
                 spools.held_back.store(held_back, Ordering::Release);
                 self.show_spooled();
             }
@@ -218,6 +222,7 @@ impl Engine {
         let decided = self.decide_on(pipeline, request, keyed, None).await?;
         if let Some(Decided { receipt, replayed: false, .. }) = &decided {
             spool.held.fetch_add(1, Ordering::AcqRel);
+            self.inner().common.metrics.receipts_told.inc();
             self.show_spooled();
             tracing::info!(
                 event = "receipt_spooled",
@@ -305,7 +310,11 @@ impl Engine {
             *closed = !matches!(outcome, Err(NotCarried::Now(_)));
             drop(closed);
             match outcome {
-                Ok(()) => self.close(spool, Standby::discard).await?,
+                Ok(()) => {
+                    let held = spool.held.load(Ordering::Acquire);
+                    self.inner().common.metrics.receipts_durable.inc_by(held);
+                    self.close(spool, Standby::discard).await?;
+                }
                 Err(NotCarried::Now(error)) => return Err(error),
                 Err(NotCarried::Ever(error)) => {
                     let lane = spool.lane;

@@ -203,6 +203,9 @@ impl Writer<'_> {
             );
             shared.progress.after_append(answered);
             outcome?;
+            if shared.duty == Duty::Ledger {
+                shared.metrics.receipts_durable.inc_by(group.batch.entries.len() as u64);
+            }
             self.head = Some(group.batch.after);
             if let Some(spare) = &mut self.spare {
                 spare.written_at = Instant::now();

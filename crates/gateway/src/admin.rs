@@ -6,6 +6,7 @@
 mod incidents;
 mod keys;
 mod live;
+pub(crate) mod sight;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -106,7 +107,9 @@ pub(crate) async fn answer(gateway: &Gateway, which: Admin, asked: Asked<'_>) ->
         Admin::KeyIssue => keys::issue(gateway, &asked).await,
         Admin::KeyRotate => keys::rotate(gateway, &asked).await,
         Admin::KeyRevoke => keys::revoke(gateway, &asked).await,
+        Admin::Slis => sight::slis(gateway, &asked).await,
         Admin::Alerts => incidents::alerts(gateway).await,
+        Admin::AlertExplain => sight::explain(gateway, &asked).await,
         Admin::Silences => incidents::silences(gateway).await,
         Admin::SilenceSet => incidents::silence_set(gateway, &asked).await,
         Admin::SilenceClear => incidents::silence_clear(gateway, &asked).await,

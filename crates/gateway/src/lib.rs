@@ -9,6 +9,7 @@ mod ai;
 mod answer;
 mod body;
 mod caller;
+mod external;
 mod health;
 mod marketplace;
 mod openapi;

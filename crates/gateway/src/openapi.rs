@@ -8,6 +8,7 @@ mod answers;
 mod forms;
 mod incidents;
 mod requests;
+mod sight;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -47,7 +48,7 @@ pub fn document() -> Value {
         path[route.method.to_ascii_lowercase()] = operation(route);
     }
     let schemas = requests::schemas().into_iter().chain(answers::schemas()).chain(ai::schemas());
-    let schemas = schemas.chain(incidents::schemas());
+    let schemas = schemas.chain(incidents::schemas()).chain(sight::schemas());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -252,6 +253,7 @@ fn contract(route: &Route) -> Contract {
             .takes(requests::search())
             .answers(200, "ReceiptPage", Told::Keyed, "a page of receipts, newest first"),
         Handler::Ai(which) => ai_contract(which),
+        Handler::Heard(sender) => sight::heard_contract(sender),
         Handler::Admin(admin) => admin_contract(admin),
     }
 }
@@ -344,6 +346,9 @@ fn admin_contract(admin: Admin) -> Contract {
             .takes([requests::owner()])
             .refuses(&[404, 422]),
         Admin::Drain | Admin::Stop | Admin::Restart => Contract::asked(),
+        Admin::Slis | Admin::AlertExplain => {
+            sight::contract(admin).unwrap_or_else(Contract::operator)
+        }
         Admin::Alerts
         | Admin::Silences
         | Admin::SilenceSet

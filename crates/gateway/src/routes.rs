@@ -33,7 +33,8 @@ use crate::rate::{Allowance, Criticality, Place, TenantPlace};
 use crate::sources::source;
 use crate::table::{Handler, ROUTES, Route};
 use crate::{
-    Gateway, Options, admin, ai, body, marketplace, openapi, pubsub, receipts, status, validation,
+    Gateway, Options, admin, ai, body, external, marketplace, openapi, pubsub, receipts, status,
+    validation,
 };
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -255,6 +256,11 @@ async fn dispatch(
         Handler::Marketplace => {
             let bytes = ruled(gateway, options, (route, met), (&parts.headers, body)).await?;
             marketplace::call(gateway, options, caller, &parts.headers, &bytes).await
+        }
+        Handler::Heard(sender) => {
+            body::require_json(&parts.headers)?;
+            let bytes = body::read(&parts.headers, body, options.body_max_bytes, options).await?;
+            external::hear(gateway, options, sender, (caller, &parts.headers), &bytes).await
         }
         Handler::Receipt => {
             let id = parts.uri.path().rsplit('/').next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Signatures of entitlement events: HMAC over the body, or a JWT that names the same event.
+//! Signatures of entitlement events: HMAC over the body, or a JWT that names the same event. And of
+//! alerts, which the HMAC alone can be for.
 //!
 //! Owns: what is signed and how old it may be. Refuses to know: keys of callers, and what an event
 //! does.
@@ -81,6 +82,16 @@ impl Signatures {
             return token_fits(secret, token.trim(), event, now.secs());
         }
         Err(invalid("the event needs a signature"))
+    }
+
+    /// Checks that the body bears an HMAC, whether or not events need one.
+    pub(crate) fn check_body(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Fault> {
+        let given = headers.get(&X_SIGNATURE).and_then(|value| value.to_str().ok());
+        let fits = match (&self.hmac, given) {
+            (Some(secret), Some(given)) => hmac_matches(secret, given, body),
+            _ => false,
+        };
+        fits.then_some(()).ok_or_else(|| invalid("the signature does not fit the body"))
     }
 }
 
@@ -174,6 +185,24 @@ mod tests {
         let given = headers(X_SIGNATURE, &hex);
         let other = signatures().check(&given, b"{}", &event(), NOW);
         assert!(other.is_err(), "another body");
+    }
+
+    #[test]
+    fn a_body_is_signed_whether_or_not_events_have_to_be() {
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).unwrap();
+        mac.update(BODY);
+        let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        let given = headers(X_SIGNATURE, &hex);
+        let lax = Signatures { required: false, ..signatures() };
+        assert!(lax.check_body(&given, BODY).is_ok());
+        for (signatures, headers, body) in [
+            (&lax, &given, &b"{}"[..]),
+            (&lax, &HeaderMap::new(), BODY),
+            (&Signatures::default(), &given, BODY),
+        ] {
+            let refused = signatures.check_body(headers, body).unwrap_err();
+            assert_eq!(refused.refused.reason, Reason::SignatureInvalid);
+        }
     }
 
     fn token(algorithm: Algorithm, secret: &[u8], change: Value) -> String {

@@ -4,6 +4,7 @@
 //! of the documentation, `/openapi.json` and the authorization test are made from it. Refuses to
 //! know: how a request is taken through.
 
+use engine::Sender;
 use types::Scope;
 
 use crate::health::Probe;
@@ -51,6 +52,7 @@ pub(crate) enum Handler {
     Receipt,
     Receipts,
     Ai(Ai),
+    Heard(Sender),
     Admin(Admin),
 }
 
@@ -92,7 +94,9 @@ pub(crate) enum Admin {
     KeyIssue,
     KeyRotate,
     KeyRevoke,
+    Slis,
     Alerts,
+    AlertExplain,
     Silences,
     SilenceSet,
     SilenceClear,
@@ -218,7 +222,27 @@ pub const ROUTES: &[Route] = &[
     act("POST", "/admin/keys", Admin::KeyIssue, "issue a key; its text is shown once"),
     act("POST", "/admin/keys/{id}/rotate", Admin::KeyRotate, "a new key, and an end for the old"),
     act("DELETE", "/admin/keys/{id}", Admin::KeyRevoke, "end a key now"),
+    route(
+        "POST",
+        "/api/v2/alerts",
+        SIGNALS,
+        Handler::Heard(Sender::Prometheus),
+        "alerts of others, as Prometheus sends them to Alertmanager",
+    ),
+    route(
+        "POST",
+        "/webhooks/alertmanager",
+        SIGNALS,
+        Handler::Heard(Sender::Alertmanager),
+        "alerts of others, as Alertmanager sends them to a webhook",
+    ),
+    see("/admin/sli", Admin::Slis, "our own figures, or what a condition says of them"),
     see("/admin/alerts", Admin::Alerts, "alerts that are not inactive"),
+    see(
+        "/admin/alerts/{rule}/explain",
+        Admin::AlertExplain,
+        "sample by sample why a rule fires or does not",
+    ),
     see("/admin/silences", Admin::Silences, "what opens no incident for some time"),
     act("PUT", "/admin/silences", Admin::SilenceSet, "let alerts open no incident for some time"),
     act("DELETE", "/admin/silences", Admin::SilenceClear, "end a silence"),
@@ -255,6 +279,7 @@ impl Handler {
             | Handler::Status(_)
             | Handler::Receipt
             | Handler::Receipts
+            | Handler::Heard(_)
             | Handler::Admin(_) => false,
         }
     }
@@ -267,7 +292,8 @@ impl Handler {
             Handler::Pubsub | Handler::Marketplace | Handler::Receipt | Handler::Ai(_) => {
                 Some(Criticality::Normal)
             }
-            Handler::Admin(_) => Some(Criticality::Critical),
+            // What is wrong must be heard also when there is too much to do.
+            Handler::Heard(_) | Handler::Admin(_) => Some(Criticality::Critical),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::clause::Finding;
 use crate::condition::Verdict;
+use crate::history::History;
 use crate::labels::Labels;
 use crate::phase::{OnNoData, Phase, Tracker};
 use crate::rules::{AlertKey, Rules};
@@ -16,6 +17,7 @@ use crate::series::Store;
 #[derive(Debug, Clone, Default)]
 pub struct Alerts {
     trackers: BTreeMap<(String, Labels), Tracker>,
+    history: History,
 }
 
 /// An alert that moved on.
@@ -48,6 +50,7 @@ impl Alerts {
     /// A case that is no longer seen has no data. Alerts of rules that are no longer in force end.
     pub fn step(&mut self, rules: &Rules, store: &Store, now_us: i64) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.history.begin();
         for rule in rules.iter() {
             let timing = rule.timing();
             let mut cases: BTreeMap<Labels, Option<Finding>> = BTreeMap::new();
@@ -66,6 +69,7 @@ impl Alerts {
                 let mut tracker = self.trackers.get(&key).copied().unwrap_or_default();
                 let from = tracker.phase();
                 let to = tracker.step(&timing, verdict, now_us);
+                self.history.note(&key, now_us, (verdict, finding.as_ref()), tracker.phase());
                 // A case that nobody sees and that missing data cannot set off is forgotten.
                 let is_over = tracker == Tracker::default()
                     || (finding.is_none()
@@ -89,7 +93,25 @@ impl Alerts {
             }
             is_in_force
         });
+        self.note_inhibited(rules);
         changes
+    }
+
+    fn note_inhibited(&mut self, rules: &Rules) {
+        let own = |(rule, labels): AlertKey<'_>| (rule.to_owned(), labels.clone());
+        let firing = self.firing();
+        let by: Vec<_> = firing
+            .iter()
+            .zip(rules.inhibited(&firing))
+            .filter_map(|(held, by)| Some((own(*held), own(by?))))
+            .collect();
+        by.into_iter().for_each(|(held, by)| self.history.inhibit(&held, by));
+    }
+
+    /// What was seen of each case.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Every alert that is not inactive, in the order of rules and labels.

@@ -9,14 +9,17 @@ use crate::clause::Clause;
 use crate::condition::Condition;
 use crate::labels::Quoted;
 use crate::rules::{Piece, Rule, Rules};
-use crate::sli::INTERVAL;
-use crate::unit::Unit;
+use crate::unit::{SECOND_US, Span, Unit};
 
-/// A rule file that says what the rules say. Ladders and `inhibits` are not in it: inhibition is
+/// A rule file that says what the rules say, evaluated every so many microseconds. Ladders and `inhibits` are not in it: inhibition is
 /// Alertmanager's, by the labels that are given here. Nor is `nodata`.
 #[must_use]
-pub fn rules_yaml(rules: &Rules) -> String {
-    let mut yaml = format!("groups:\n  - name: tai\n    interval: {INTERVAL}\n    rules:\n");
+pub fn rules_yaml(rules: &Rules, interval_us: i64) -> String {
+    let interval = match interval_us % SECOND_US {
+        0 => Span::from_secs(interval_us / SECOND_US).to_string(),
+        _ => format!("{}ms", interval_us / 1_000),
+    };
+    let mut yaml = format!("groups:\n  - name: tai\n    interval: {interval}\n    rules:\n");
     for rule in rules.iter() {
         write_rule(&mut yaml, rule);
     }

@@ -131,11 +131,10 @@ impl Rules {
     ///
     /// Of the triggers of the seeds these have no rule, since no metric can answer them yet:
     /// payments (C3c, C4, C4b, C4c, C10's sums), tools (E2), websockets (E4), duplicates in the
-    /// ledger and broken links (C10, C10b's chain), receipts that are emitted and neither durable
-    /// nor spooled (A2), acknowledgement timeouts and dead letters of Pub/Sub (C7, A5d), the size
-    /// of a backlog (C7b's slope), connections and locks of a database (E6, E7), failures of a
-    /// probe from outside (C1v), requests by source (C9b), leaks of secrets (D10) and the log's HTTP
-    /// sink (D11). C11 is a fold over alerts, not a rule over samples.
+    /// ledger and broken links (C10, C10b's chain), acknowledgement timeouts and dead letters of
+    /// Pub/Sub (C7, A5d), the size of a backlog (C7b's slope), connections and locks of a database
+    /// (E6, E7), failures of a probe from outside (C1v), requests by source (C9b), leaks of secrets
+    /// (D10) and the log's HTTP sink (D11). C11 is a fold over alerts, not a rule over samples.
     pub fn shipped() -> Result<Rules, Vec<RuleError>> {
         Rules::parse(include_str!("../rules/alerts.toml"))
     }

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::condition::Condition;
 use crate::labels::Labels;
+use crate::sli::Sli;
+use crate::unit::Span;
 
 /// Kept beyond the longest window, so that a scrape that comes late takes nothing away.
 const SLACK_US: i64 = 60_000_000;
@@ -44,10 +46,17 @@ pub(crate) struct Need {
 impl Needs {
     /// Adds what the condition looks at.
     pub fn add(&mut self, condition: &Condition) {
-        condition.needs(&mut |metric, need| {
-            let held = self.0.entry(metric).or_insert(need);
-            held.age_us = held.age_us.max(need.age_us);
-        });
+        condition.needs(&mut |metric, need| self.keep(metric, need));
+    }
+
+    /// Adds what the SLI looks at over a window.
+    pub fn add_sli(&mut self, sli: &Sli, window: Span) {
+        sli.needs(window.micros(), &mut |metric, need| self.keep(metric, need));
+    }
+
+    fn keep(&mut self, metric: &'static str, need: Need) {
+        let held = self.0.entry(metric).or_insert(need);
+        held.age_us = held.age_us.max(need.age_us);
     }
 }
 
@@ -204,6 +213,17 @@ impl Store {
         let labels = labels.iter().copied().collect();
         metric.series.insert(key.as_str().into(), Series { labels, points });
         self.series += 1;
+    }
+
+    /// Whether samples are kept for as long as the condition looks back.
+    #[must_use]
+    pub fn keeps(&self, condition: &Condition) -> bool {
+        let mut keeps = true;
+        condition.needs(&mut |metric, need| {
+            let held = self.metrics.get(metric).map_or(0, |metric| metric.need.age_us);
+            keeps &= held >= need.age_us;
+        });
+        keeps
     }
 
     /// Microseconds between two scrapes.

@@ -4,10 +4,14 @@
 //! Refuses to know: thresholds, and who asks.
 
 mod formula;
+mod page;
 mod promql;
+mod reading;
 mod table;
 
+pub use page::markdown;
 pub use promql::INTERVAL;
+pub use reading::Measured;
 pub use table::SLIS;
 
 pub(crate) use formula::{Outcome, Scope, Taken};
@@ -68,16 +72,18 @@ const USUAL_STEP_US: i64 = 60_000_000;
 
 /// Some of the series of a metric.
 #[derive(Debug)]
-struct Select {
-    metric: &'static str,
-    with: &'static [(&'static str, Match)],
+pub(crate) struct Select {
+    pub(crate) metric: &'static str,
+    pub(crate) with: &'static [(&'static str, Match)],
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Match {
+pub(crate) enum Match {
     Is(&'static str),
     /// Three characters that begin with this one.
     Class(char),
+    /// Does not begin with this text.
+    Outside(&'static str),
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -30,6 +30,20 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// The base unit, as a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Unit::Ratio => "ratio",
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+            Unit::PerSecond => "1/s",
+            Unit::BytesPerSecond => "bytes/s",
+            Unit::Count => "count",
+            Unit::Flag => "0 or 1",
+        }
+    }
+
     /// What to write behind a number, for an error text.
     #[must_use]
     pub const fn expected(self) -> &'static str {

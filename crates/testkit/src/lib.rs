@@ -5,6 +5,7 @@
 //! Owns: children and scratch files of tests, and their end.
 //! Refuses to know: what the product answers, and when that is right.
 
+pub mod alerting;
 pub mod clockshift;
 pub mod crashfs;
 pub mod dice;

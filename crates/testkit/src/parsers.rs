@@ -3,6 +3,7 @@
 //! Owns: the list of them, and what must hold for any input besides that the reader comes back.
 //! Refuses to know: where inputs come from, and which of them are good.
 
+mod alerts;
 mod bodies;
 mod chain;
 mod files;
@@ -39,6 +40,9 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "settings_file", read: files::settings_file },
     Parser { name: "settings_change", read: files::settings_change },
     Parser { name: "catalogue", read: files::catalogue },
+    Parser { name: "condition", read: alerts::condition },
+    Parser { name: "alert_rules", read: alerts::alert_rules },
+    Parser { name: "external_alerts", read: alerts::external_alerts },
 ];
 
 /// The parser of that name.

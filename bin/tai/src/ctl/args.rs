@@ -72,8 +72,19 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: KeyVerb,
     },
-    /// Alerts that are not inactive.
-    Alerts,
+    /// Our own figures as they stand.
+    Sli {
+        /// One of them, or the beginning of some with * behind it, such as `slo.*`: case by case.
+        name: Option<String>,
+        /// What this condition says now instead, such as `http.error_rate[5m] > 10%`.
+        #[arg(long, value_name = "CONDITION", conflicts_with = "name")]
+        explain: Option<String>,
+    },
+    /// Alerts that are not inactive; or why a rule fires or does not.
+    Alerts {
+        #[command(subcommand)]
+        verb: Option<AlertVerb>,
+    },
     /// What opens no incident for some time; or set such a silence, or clear it.
     Silences {
         #[command(subcommand)]
@@ -144,6 +155,19 @@ pub(crate) enum SourceVerb {
     Unblock {
         /// The address or network, as it was blocked.
         source: String,
+    },
+}
+
+/// What can be asked of alerts.
+#[derive(Subcommand)]
+pub(crate) enum AlertVerb {
+    /// Sample by sample what was seen of a rule.
+    Explain {
+        /// The rule, such as error-rate-high.
+        rule: String,
+        /// One case alone, as alerts show it, such as {provider="openai"}.
+        #[arg(long)]
+        labels: Option<String>,
     },
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::{
-    IncidentVerb, KeyVerb, PubsubVerb, SettingVerb, SilenceVerb, SourceVerb, TenantVerb, Verb, Wait,
+    AlertVerb, IncidentVerb, KeyVerb, PubsubVerb, SettingVerb, SilenceVerb, SourceVerb, TenantVerb,
+    Verb, Wait,
 };
 use super::view::View;
 use super::wait::Until;
@@ -46,7 +47,12 @@ pub(crate) fn plan(verb: Verb) -> Plan {
         Verb::Dependencies => shown(get("admin/dependencies"), View::DEPENDENCIES),
         Verb::Tenant { verb } => tenants(verb),
         Verb::Key { verb } => keys(verb),
-        Verb::Alerts => shown(get("admin/alerts"), View::ALERTS),
+        Verb::Sli { name, explain } => sli(name, explain),
+        Verb::Alerts { verb: None } => shown(get("admin/alerts"), View::ALERTS),
+        Verb::Alerts { verb: Some(AlertVerb::Explain { rule, labels }) } => {
+            let call = get("admin/alerts").of(&rule).of("explain");
+            shown(call.with("labels", labels), View::Explained)
+        }
         Verb::Silences { verb } => silences(verb),
         Verb::Incidents { verb } => incidents(verb),
         Verb::Channels => shown(get("admin/channels"), View::CHANNELS),
@@ -80,6 +86,18 @@ fn sources(verb: Option<SourceVerb>) -> Plan {
         Some(SourceVerb::Unblock { source }) => {
             shown(on(Method::DELETE).with("source", Some(source)), View::Receipt)
         }
+    }
+}
+
+fn sli(name: Option<String>, explain: Option<String>) -> Plan {
+    let call = Call::new(Method::GET, "admin/sli");
+    match explain {
+        Some(condition) => shown(call.with("condition", Some(condition)), View::Facts),
+        // One alone, with what it says and its definition.
+        None if name.as_ref().is_some_and(|name| !name.ends_with('*')) => {
+            shown(call.with("name", name), View::SLI)
+        }
+        None => shown(call.with("name", name), View::SLIS),
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum View {
     Done,
     /// A text as it comes, which is not JSON.
     Text,
+    /// A rule, and for each case of it why it stands where it does, with a table of its samples.
+    Explained,
     /// A key's text, which is shown this once.
     NewKey,
 }
@@ -52,6 +54,16 @@ impl View {
             "in_flight",
             "in_flight_max",
             "paused_for_s",
+        ],
+    };
+    pub(crate) const SLIS: View = View::Table {
+        list: "slis",
+        columns: &["name", "labels", "value", "missing", "unit", "window", "promql"],
+    };
+    pub(crate) const SLI: View = View::Table {
+        list: "slis",
+        columns: &[
+            "name", "labels", "value", "missing", "unit", "window", "samples", "help", "promql",
         ],
     };
     pub(crate) const ALERTS: View = View::Table {
@@ -126,6 +138,7 @@ pub(crate) fn lines(view: &View, answer: &Value) -> Result<Lines, String> {
             lines.answer.push(format!("{name}, receipt {receipt}"));
         }
         View::Text => return Err("the answer is JSON".to_owned()),
+        View::Explained => explained(fields, &mut lines.answer)?,
         View::NewKey => {
             let key = fields.get("key").and_then(Value::as_str);
             lines.answer.push(clean(key.ok_or("the answer has no key")?));
@@ -197,6 +210,52 @@ fn facts(before: &str, fields: &Map<String, Value>, lines: &mut Vec<String>) {
     }
 }
 
+/// What was seen of a rule, evaluation by evaluation.
+fn explained(fields: &Map<String, Value>, lines: &mut Vec<String>) -> Result<(), String> {
+    let of = |name: &str| text(fields, name);
+    lines.push(format!("{}: {}", of("rule"), of("title")));
+    lines.push(format!(
+        "{} of: {}; for {} s, hold {} s",
+        of("combine"),
+        of("conditions"),
+        of("for_s"),
+        of("hold_s")
+    ));
+    let cases = rows(fields, "cases")?;
+    if cases.is_empty() {
+        lines.push("it was not evaluated yet".to_owned());
+    }
+    for case in cases.iter().filter_map(Value::as_object) {
+        lines.push(String::new());
+        lines.push(format!("{}: {}", text(case, "alert"), text(case, "why")));
+        for name in ["silenced_by", "incident"] {
+            match text(case, name) {
+                nothing if nothing == NOTHING => {}
+                value => lines.push(format!("{name}: {value}")),
+            }
+        }
+        let samples = rows(case, "samples")?.iter().map(sample).collect::<Vec<_>>();
+        let columns = ["at", "value", "verdict", "phase", "for_s", "inhibited_by"];
+        lines.extend(table(&columns, &samples));
+    }
+    Ok(())
+}
+
+/// A sample with all its values, each beside what it is compared with, in one cell.
+fn sample(sample: &Value) -> Value {
+    let mut row = sample.clone();
+    let readings = sample.get("readings").and_then(Value::as_array).map(Vec::as_slice);
+    let each = readings.unwrap_or_default().iter().filter_map(Value::as_object).map(|reading| {
+        let of = |name| text(reading, name);
+        format!("{} {} {}", of("shown"), of("op"), of("threshold"))
+    });
+    let value: Value = each.collect::<Vec<_>>().join(", ").into();
+    if let Some(row) = row.as_object_mut() {
+        row.insert("value".to_owned(), value);
+    }
+    row
+}
+
 fn text(fields: &Map<String, Value>, name: &str) -> String {
     fields.get(name).map_or_else(|| NOTHING.to_owned(), one_line)
 }
@@ -253,6 +312,39 @@ mod tests {
         );
         assert!(lines(&View::SOURCES, &answer).unwrap_err().contains("sources"));
         assert!(lines(&View::Facts, &json!([])).is_err());
+    }
+
+    #[test]
+    fn a_rule_is_explained_case_by_case_and_sample_by_sample() {
+        let reading = |shown: Value| json!({"shown": shown, "op": ">", "threshold": "5%"});
+        let answer = json!({
+            "rule": "errors", "title": "They fail", "combine": "all", "for_s": 30, "hold_s": 0,
+            "conditions": ["http.error_rate[1m] > 5%"],
+            "cases": [{
+                "alert": "errors", "why": "it fires", "silenced_by": ["rule=errors"],
+                "incident": null,
+                "samples": [
+                    {"at": "12:00", "readings": [reading(Value::Null)], "verdict": "no_data",
+                     "phase": "inactive", "for_s": null, "inhibited_by": null},
+                    {"at": "12:01", "readings": [reading("7%".into())], "verdict": "holds",
+                     "phase": "firing", "for_s": 15, "inhibited_by": "worse"},
+                ],
+            }],
+        });
+        assert_eq!(
+            lines(&View::Explained, &answer).unwrap().answer,
+            [
+                "errors: They fail",
+                "all of: http.error_rate[1m] > 5%; for 30 s, hold 0 s",
+                "",
+                "errors: it fires",
+                "silenced_by: rule=errors",
+                "at     value    verdict  phase     for_s  inhibited_by",
+                "12:00  - > 5%   no_data  inactive  -      -",
+                "12:01  7% > 5%  holds    firing    15     worse",
+            ]
+        );
+        assert!(lines(&View::Explained, &json!({"rule": "x"})).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Alertmanager's webhook, version 4, as its receivers know it.
+//! Alertmanager's webhook, version 4, as its receivers know it; and the same alerts as Alertmanager itself
+//! takes them.
 //!
-//! Owns: the body, the labels that an alert leaves with, and the fingerprint made of them. Refuses to
+//! Owns: the bodies, the labels that an alert leaves with, and the fingerprint made of them. Refuses to
 //! know: routes and receivers.
 //!
 //! A receiver recognises a repeat by the fingerprint of the labels. They name the incident, so that an
@@ -21,6 +22,10 @@ const ALERTS_MAX: usize = 100;
 const LABEL_CHARS: usize = 1_024;
 /// Characters of an annotation.
 const ANNOTATION_CHARS: usize = 4_096;
+/// How long Alertmanager itself is to hold an alert that nobody sends again: as long as a notice is tried.
+const HELD_US: i64 = 24 * 3_600 * 1_000_000;
+/// The path under which Alertmanager itself takes alerts.
+const API: &str = "/api/v2/alerts";
 /// How the receivers write that an alert has not ended.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
@@ -50,6 +55,37 @@ pub fn request(notice: &Notice, receiver: &str, token: Option<&str>) -> Outgoing
         "alerts": alerts.iter().map(Alert::to_json).collect::<Vec<_>>(),
     });
     let mut request = Outgoing::post("", &body);
+    if let Some(token) = token {
+        request.headers.push(("authorization", format!("Bearer {token}")));
+    }
+    request
+}
+
+/// Whether an address is that of Alertmanager's own API, and not of a receiver of its webhooks.
+#[must_use]
+pub fn is_api(url: &str) -> bool {
+    url.split(['?', '#']).next().is_some_and(|url| url.ends_with(API))
+}
+
+/// The same alerts for `POST /api/v2/alerts` of Alertmanager itself, and one of the incident with every
+/// notice: there is always the same to be told of, and to end. What fires ends by itself a day later, since
+/// nobody sends it again.
+#[must_use]
+pub fn api_request(notice: &Notice, token: Option<&str>) -> Outgoing {
+    let (first, _) = notice.first_alerts(ALERTS_MAX);
+    let mut alerts: Vec<Alert> = first.iter().map(|alert| Alert::of(notice, alert)).collect();
+    alerts.push(Alert::of_incident(notice));
+    let posted = |alert: &Alert| {
+        let ends_at_us = alert.ends_at_us.unwrap_or(notice.at_us.saturating_add(HELD_US));
+        json!({
+            "labels": alert.labels,
+            "annotations": alert.annotations,
+            "startsAt": seconds(alert.starts_at_us),
+            "endsAt": seconds(ends_at_us),
+            "generatorURL": notice.url.as_deref().unwrap_or_default(),
+        })
+    };
+    let mut request = Outgoing::post("", &alerts.iter().map(posted).collect::<Value>());
     if let Some(token) = token {
         request.headers.push(("authorization", format!("Bearer {token}")));
     }
@@ -105,11 +141,15 @@ impl Alert {
     ) -> Alert {
         // Not the severity: it may change, and with it the fingerprint would.
         labels.insert("incident".to_owned(), fit(&notice.incident, LABEL_CHARS));
-        labels.insert("component".to_owned(), fit(&notice.component, LABEL_CHARS));
+        // The first that is affected, whatever came to it later: another one would be another alert.
+        let component = notice.component.split(',').next().unwrap_or_default();
+        labels.insert("component".to_owned(), fit(component, LABEL_CHARS));
         // As everywhere in that world, an empty label is none.
         labels.retain(|_, value| !value.is_empty());
         annotations.insert("severity".to_owned(), notice.severity_name().to_owned());
         annotations.insert("notice".to_owned(), fit(&notice.text, ANNOTATION_CHARS));
+        // By which whoever sent it knows it when it comes back.
+        annotations.insert("receipt".to_owned(), fit(&notice.id, ANNOTATION_CHARS));
         let is_over = notice.kind == NoticeKind::Resolved;
         let ends_at_us = ends_at_us.filter(|ends| *ends <= notice.at_us).or(if is_over {
             Some(notice.at_us)

@@ -344,8 +344,9 @@ impl<'a> Look<'a> {
 }
 
 impl Match {
-    fn fits(self, value: Option<&str>) -> bool {
+    pub(crate) fn fits(self, value: Option<&str>) -> bool {
         match self {
+            Match::Outside(prefix) => value.is_none_or(|value| !value.starts_with(prefix)),
             Match::Is(want) => value == Some(want),
             Match::Class(first) => {
                 value.is_some_and(|value| value.len() == 3 && value.starts_with(first))

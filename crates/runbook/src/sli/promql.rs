@@ -115,6 +115,7 @@ impl Text<'_> {
         let own = select.with.iter().map(|(name, want)| match want {
             Match::Is(value) => format!("{name}={}", Quoted(value)),
             Match::Class(first) => format!("{name}=~\"{first}..\""),
+            Match::Outside(prefix) => format!("{name}!~\"{prefix}.*\""),
         });
         let fixed =
             self.scope.fixed.iter().map(|(name, value)| format!("{name}={}", Quoted(value)));

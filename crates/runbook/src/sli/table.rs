@@ -58,6 +58,8 @@ pub static SLIS: &[Sli] = &[
     sli("http.429.spike", Unit::Flag, &["method", "route"], Formula::Spike(with("http_requests_total", &[("status", Match::Is("429"))])), "1 while far more requests than usual are answered with 429."),
     sli("http.refused", Unit::PerSecond, &["reason"], Formula::Rate(all("tai_requests_refused_total")), "Refusals a second, by the code of the reason table."),
     sli("slo.availability.burn", Unit::Count, &["method", "route"], Formula::Share { part: SERVER_ERRORS, whole: REQUESTS, budget: 0.0001 }, "How many times faster than a 99.99 % objective permits its error budget is used up; too little below 0.05 requests a second."),
+    sli("slo.budget", Unit::Ratio, &["slo"], level("tai_slo_budget_left_ratio", Over::Average, Across::Lowest), "Share of an objective's error budget that is left, of what was answered since the start and within 30 days; no data until one failure would be permitted."),
+    sli("slo.burn", Unit::Count, &["slo", "window"], high("tai_slo_burn_rate"), "How many times faster than an objective permits its error budget is used up, over 1h, 6h or 3d; no data until half of that has passed since the start."),
     sli("validation.error.spike", Unit::Flag, &["route", "class"], Formula::Spike(all("validation_errors_total")), "1 while far more bodies than usual break the operator's rules."),
     sli("service.latency.p95", Unit::Seconds, &["service"], quantile("service_latency_histogram_bucket", 0.95), "Within which 95 % of calls to dependencies have the head of their answer."),
     sli("ai.error_rate", Unit::Ratio, &["provider"], Formula::Share { part: AI_FAILED, whole: AI_ATTEMPTS, budget: 1.0 }, "Share of attempts at providers that failed; too little below 0.05 attempts a second."),

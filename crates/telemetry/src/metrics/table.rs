@@ -129,6 +129,8 @@ metrics! {
     receipts_replayed, "tai_receipts_replayed_total", counter, [], &[], "Repeated requests answered with the receipt of the first.";
     store_stage, "tai_store_stage", gauge, [], &[], "Where a shared receipt store stands: 0 away, 1 reads, 2 writes, 3 signals, 4 up.";
     receipts_spooled, "tai_receipts_spooled", gauge, [], &[], "Receipts that wait on this machine for the receipt store to be back.";
+    receipts_told, "receipts_emitted_total", counter, [], &[], "Receipts that whoever asked was told of, in this process.";
+    receipts_durable, "receipts_durable_total", counter, [], &[], "Receipts that the receipt store took from this process.";
     receipts_flushed, "tai_receipts_flushed_total", counter, [], &[], "Receipts that were carried over to the receipt store after it had been away.";
     signals_queued, "tai_signals_queued", gauge, [], &[], "Signals that wait on this machine for the receipt store to be back.";
     streams_loaded, "tai_streams_loaded", gauge, [], &[], "Receipt streams whose state is in memory.";
@@ -161,6 +163,8 @@ metrics! {
     ai_cache_requests, "ai_cache_requests_total", counter, ["result", "store"], &[], "Calls to models that are not streamed while answers are kept: hit, miss, bypass where a kept answer was not to be given, error where Redis did not answer; by memory or redis.";
     ai_cache_bytes, "ai_cache_bytes", gauge, [], &[], "Bytes of answers that are kept in memory for who asks for the same again.";
     ai_reservations, "ai_reservations", gauge, [], &[], "Calls to models that are under way or whose result is not sealed yet.";
+    slo_budget_left, "tai_slo_budget_left_ratio", gauge_f64, ["slo"], &[], "Share of an objective's error budget that is left, of what was answered since the start and within 30 days; below 0 where more failed than may.";
+    slo_burn, "tai_slo_burn_rate", gauge_f64, ["slo", "window"], &[], "How many times faster than an objective permits its error budget is used up, over 1h, 6h or 3d.";
     alerts, "tai_alerts", gauge, ["phase"], &[], "Alerts that are pending, firing or recovering.";
     incidents_open, "tai_incidents_open", gauge, ["severity"], &[], "Incidents that are not resolved.";
     notices, "tai_notices_total", counter, ["outcome"], &[], "Attempts to tell a channel of an incident: delivered, again where it is to be tried again, refused, unknown where no answer came.";

@@ -54,6 +54,7 @@ const KNOWN: &[&str] = &[
     "tenant_id",
     "timestamp",
     "timestamp_ms",
+    "truncatedAlerts",
     "admin:read",
     "admin:write",
     "marketplace:write",

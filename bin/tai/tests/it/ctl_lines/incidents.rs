@@ -1,4 +1,4 @@
-//! The verbs about alerts, silences, incidents and channels.
+//! The verbs about figures, alerts, silences, incidents and channels.
 //!
 //! Owns: what each asks and prints. Refuses to know: what the real service does.
 
@@ -20,8 +20,50 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
     let opened = json!({"id": "rcpt_08", "type": "transition", "subject": "INC-4"});
     let channels = json!({"channels": [{"name": "slack", "next": 7, "failures": 2,
         "telling": true}]});
+    let slis = json!({"at": 7, "slis": [{"name": "slo.budget", "labels": {"slo": "availability"},
+        "value": 0.5, "missing": "", "unit": "ratio", "window": "5m", "samples": 20,
+        "help": "What is left.", "promql": "min (x)"}]});
+    let condition = json!({"condition": "health.up[1m] == 0", "readings": [
+        {"labels": {}, "verdict": "fails", "value": 1.0, "explanation": "1 against 0"}]});
+    let explained = json!({"rule": "a", "title": "t", "combine": "all", "conditions": ["x > 1"],
+        "for_s": 60, "hold_s": 0, "cases": []});
     let none = Value::Null;
     let table: Vec<Row<'_>> = vec![
+        (
+            "sli",
+            "GET /admin/sli",
+            none.clone(),
+            &slis,
+            &["slo.budget  slo=availability  0.5    -        ratio  5m      min (x)"],
+        ),
+        (
+            "sli slo.*",
+            "GET /admin/sli?name=slo.*",
+            none.clone(),
+            &slis,
+            &["slo.budget  slo=availability  0.5    -        ratio  5m      min (x)"],
+        ),
+        (
+            "sli slo.budget",
+            "GET /admin/sli?name=slo.budget",
+            none.clone(),
+            &slis,
+            &["0.5    -        ratio  5m      20       What is left.  min (x)"],
+        ),
+        (
+            "sli --explain health.up[1m]==0",
+            "GET /admin/sli?condition=health.up%5B1m%5D%3D%3D0",
+            none.clone(),
+            &condition,
+            &["condition: health.up[1m] == 0", "verdict=fails"],
+        ),
+        (
+            "alerts explain a --labels {b=\"1\"}",
+            "GET /admin/alerts/a/explain?labels=%7Bb%3D%221%22%7D",
+            none.clone(),
+            &explained,
+            &["a: t", "all of: x > 1; for 60 s, hold 0 s", "it was not evaluated yet"],
+        ),
         (
             "alerts",
             "GET /admin/alerts",

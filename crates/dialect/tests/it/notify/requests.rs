@@ -215,6 +215,40 @@ fn alertmanagers_webhook_is_what_its_receivers_know() {
 }
 
 #[test]
+fn alertmanager_itself_is_sent_the_alerts_alone_with_an_end_and_takes_them_for_the_same() {
+    for (url, is_api) in [
+        ("http://am:9093/api/v2/alerts", true),
+        ("http://am:9093/prefix/api/v2/alerts?x=1", true),
+        ("http://am:9093/api/v2/alerts/", false),
+        ("https://ops.example/hook", false),
+    ] {
+        assert_eq!(alertmanager::is_api(url), is_api, "{url}");
+    }
+    let request = alertmanager::api_request(&notice(), Some("t-1"));
+    assert_eq!(request.headers, [("authorization", "Bearer t-1".to_owned())]);
+    let told = body(&request);
+    let group = body(&alertmanager::request(&notice(), "ops", None));
+    assert_eq!(told[0]["labels"], group["alerts"][0]["labels"]);
+    assert_eq!(told[0]["annotations"]["receipt"], notice().id);
+    assert_eq!(told[0]["startsAt"], "2026-11-18T11:06:40Z");
+    assert_eq!(told[0]["endsAt"], "2026-11-19T11:07:40Z", "a day after the notice");
+    // More is affected by then, and it is the same alert all the same.
+    let wider = Notice { component: "api,ledger".to_owned(), ..of(NoticeKind::Resolved) };
+    let over = body(&alertmanager::api_request(&wider, None));
+    assert_eq!(over[0]["labels"], told[0]["labels"]);
+    assert_eq!(over[0]["endsAt"], "2026-11-18T11:07:40Z");
+    // What an update without alerts tells of is told of with every notice, and so it ends too.
+    let bare = Notice { alerts: Vec::new(), ..of(NoticeKind::Acknowledged) };
+    let update = body(&alertmanager::api_request(&bare, None));
+    assert_eq!(update[0]["labels"]["alertname"], "Incident");
+    assert_eq!(
+        (&told[1]["labels"], &over[1]["labels"]),
+        (&update[0]["labels"], &update[0]["labels"])
+    );
+    assert_eq!(over[1]["endsAt"], "2026-11-18T11:07:40Z");
+}
+
+#[test]
 fn an_incident_without_alerts_is_one_and_an_alert_may_end_before_it() {
     let bare = Notice { alerts: Vec::new(), ..notice() };
     let told = body(&alertmanager::request(&bare, "ops", None));
