@@ -9,7 +9,8 @@ use runbook::alerts::{Alerts, Change};
 use runbook::history::why;
 use runbook::sli::Measured;
 use runbook::{
-    Budgets, Condition, Labels, Limits, Phase, Reading, Rule, Rules, SLIS, Sample, Sli, Span, Store,
+    Budgets, Condition, Labels, Limits, ParseError, Phase, Reading, Rule, Rules, SLIS, Sample, Sli,
+    Span, Store,
 };
 use telemetry::metrics::Metrics;
 
@@ -162,14 +163,17 @@ impl Engine {
         Some(SLIS.iter().filter(fits).map(view).collect())
     }
 
-    /// What a condition says now. `None` as for [`Engine::slis`].
+    /// What a condition, given as text, says now. `None` as for [`Engine::slis`].
     #[must_use]
-    pub fn condition(&self, condition: Condition) -> Option<ConditionView> {
+    pub fn condition(&self, text: &str) -> Option<Result<ConditionView, ParseError>> {
         let sight = self.sight()?;
         let inside = sight.lock();
-        let readings = condition.evaluate(&inside.samples, self.clock().now().0);
-        let is_kept = inside.samples.keeps(&condition);
-        Some(ConditionView { condition, readings, is_kept })
+        let condition = Condition::parse_for(text, inside.samples.interval_us());
+        Some(condition.map(|condition| {
+            let readings = condition.evaluate(&inside.samples, self.clock().now().0);
+            let is_kept = inside.samples.keeps(&condition);
+            ConditionView { condition, readings, is_kept }
+        }))
     }
 
     /// What was seen of a rule. `None` where there is none of that id, or nothing is watched.

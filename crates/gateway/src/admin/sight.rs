@@ -6,7 +6,7 @@
 use engine::{CaseView, ConditionView, SliView};
 use governors::incident::{IncidentsState, Silence, incident_name};
 use runbook::sli::Measured;
-use runbook::{Condition, Labels, Phase, Reading, Rule, Sample, Verdict};
+use runbook::{Labels, Phase, Reading, Rule, Sample, Verdict};
 use serde_json::{Value, json};
 use types::{Micros, Reason};
 
@@ -57,9 +57,8 @@ fn shown_sli(view: &SliView) -> impl Iterator<Item = Value> {
 }
 
 fn condition(gateway: &Gateway, text: &str) -> Handled {
-    let read = Condition::parse(text);
-    let condition = read.map_err(|error| fault(Reason::InvalidField, error.to_string()))?;
-    let view = gateway.engine.condition(condition).ok_or_else(unwatched)?;
+    let read = gateway.engine.condition(text).ok_or_else(unwatched)?;
+    let view = read.map_err(|error| fault(Reason::InvalidField, error.to_string()))?;
     let ConditionView { condition, readings, is_kept } = &view;
     if !is_kept {
         let detail = "samples are kept for five minutes, or for as long as a rule looks back";
