@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use egress::{Egress, LogShipper};
+use egress::Egress;
 use engine::Engine;
 use engine::outbound::{Breaker, Outbound};
 use engine::supervise::Stop;
@@ -24,6 +24,7 @@ use telemetry::metrics::Metrics;
 use tokio::sync::{Notify, watch};
 use types::{Micros, StreamName, limits};
 
+use crate::exports::Exports;
 use crate::options::{egress_policy, engine_options, gateway_options, level, relaxed};
 
 /// The longest wait for the end of a lease, since wall time may be set meanwhile, and for another
@@ -59,7 +60,7 @@ pub(crate) struct Applied {
     pub(crate) door: Arc<Gateway>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<LogHandle>,
-    pub(crate) shipper: Option<Arc<LogShipper>>,
+    pub(crate) exports: Exports,
 }
 
 impl Live {
@@ -123,6 +124,7 @@ impl Live {
         to.door.reconfigure(gateway_options(&resolved.settings, relaxed));
         to.door.block(blocked(&state));
         to.log.set_level(level(resolved.settings.log_level));
+        to.exports.reconfigure(&resolved.settings);
         self.resolved.store(Arc::new(resolved));
         self.applied.send_replace(newest);
         Ok(())

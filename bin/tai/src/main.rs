@@ -10,6 +10,7 @@ mod client;
 mod copy;
 mod ctl;
 mod daemon;
+mod exports;
 mod fold;
 mod key_verbs;
 mod ledger_verbs;

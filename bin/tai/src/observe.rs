@@ -15,6 +15,8 @@ use telemetry::LogHandle;
 use telemetry::metrics::Metrics;
 use tokio::time::Instant;
 
+use crate::exports::Exports;
+
 /// How old a figure may be that nobody asked for.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,7 @@ pub(crate) struct Observed {
     pub(crate) egress: Arc<Egress>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<LogHandle>,
+    pub(crate) exports: Exports,
     pub(crate) mounts: Arc<[Mount]>,
 }
 
@@ -53,6 +56,7 @@ impl Observed {
             for (sink, lines) in self.log.dropped() {
                 self.metrics.log_lines_dropped_reach(sink, lines);
             }
+            self.metrics.trace_spans_dropped_reach(self.exports.spans_dropped());
             self.metrics.observe_process();
             let is_up = self.engine.supervisor().first_not_running().is_none();
             self.metrics.health_up.set(i64::from(is_up));
@@ -89,11 +93,15 @@ impl Observed {
 fn tell_memory() {
     let Some(memory) = telemetry::process::memory() else { return };
     let heap_total = telemetry::machine::memory().map(|memory| memory.limit_bytes);
+    // Seed 002 has megabytes, and calls what a process keeps in memory its tables.
+    let megabytes = |bytes: u64| (bytes / 1_000) as f64 / 1_000.0;
     tracing::info!(
         event = "memory_usage",
         rss_bytes = memory.resident_bytes,
         heap_used = memory.heap_used_bytes,
         heap_total,
+        memory_used_mb = megabytes(memory.resident_bytes),
+        ets_size_mb = megabytes(memory.heap_used_bytes),
         "memory in use"
     );
 }

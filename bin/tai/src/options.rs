@@ -12,8 +12,9 @@ use engine::ai::AiOptions;
 use gateway::{Rate, Signatures, Validation};
 use ledger::seal::sha256;
 use settings::{AuthRequired, LogLevel, Secret, ServiceRole, Settings, Synchronous};
-use telemetry::log::{FileOptions, LogOptions, OutboxOptions};
+use telemetry::log::{FileOptions, LogOptions};
 use telemetry::metrics::Metrics;
+use telemetry::outbox::OutboxOptions;
 
 /// How soon what another instance wrote is seen by who is answered without a receipt.
 const FRESH: Duration = Duration::from_secs(2);

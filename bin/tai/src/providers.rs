@@ -298,8 +298,8 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// A label of metrics lives as long as the process, and the file is read once.
-fn leak(text: &str) -> &'static str {
+/// A label of metrics and the name of a header live as long as the process, and settings are read once.
+pub(crate) fn leak(text: &str) -> &'static str {
     Box::leak(text.to_owned().into_boxed_str())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use egress::{Egress, Endpoint, Hook, LogEndpoint, LogShipper, RedisAnswers};
+use egress::{Egress, Endpoint, Hook, RedisAnswers};
 use engine::actions::Registry;
 use engine::ai::AiParts;
 use engine::ai::cache::AnswerStore;
@@ -32,6 +32,7 @@ use types::Clock;
 use crate::check::{Start, variable};
 use crate::cli::{EXIT_FAILED, EXIT_OK, usage_error};
 use crate::daemon::ready_word;
+use crate::exports::{Collectors, Exports};
 use crate::live::{Applied, Ask, Live};
 use crate::observe::{self, Observed};
 use crate::options::{
@@ -57,9 +58,6 @@ pub(crate) struct Prepared {
     /// The operator's rules for bodies, where there is a file of them.
     pub(crate) bodies: Option<RulesFile>,
 }
-
-/// How long the end waits for the last lines to arrive where they are sent.
-const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What a start that is given up has to end in: nobody waits for it but the operator.
 const NO_KEYS_DRAIN: Duration = Duration::from_secs(1);
@@ -184,12 +182,12 @@ async fn begin(
     let metrics = Arc::new(Metrics::new()?);
     let Providers { models, mut dependencies } = providers;
     let policy = egress_policy(settings);
-    let collector = log_endpoint(settings)?;
-    dependencies.extend(collector.as_ref().map(LogEndpoint::dependency));
+    let collectors = Collectors::read(settings)?;
+    dependencies.extend(collectors.dependencies());
     let hook = hook(settings)?;
     dependencies.extend(hook.as_ref().map(Endpoint::dependency));
     let egress = Arc::new(Egress::new(&dependencies, policy, &[], &metrics)?);
-    let shipper = shipper(settings, collector.as_ref(), log, &egress);
+    let exports = collectors.begin(settings, log, &egress);
     let redis = redis(settings)?;
     metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
     let opened = tokio::task::block_in_place(|| {
@@ -222,11 +220,11 @@ async fn begin(
         egress: Arc::clone(&egress),
         metrics: Arc::clone(&metrics),
         log: Arc::clone(log),
+        exports: exports.clone(),
         mounts: observe::mounts(settings).into(),
     };
     let observer = Worker::task("observer", move |stop| observed.clone().observe(stop));
-    let shipping = shipper.as_ref().map(LogShipper::worker);
-    let observers = [observer].into_iter().chain(shipping).collect();
+    let observers = [observer].into_iter().chain(exports.workers()).collect();
     engine.supervisor().start("observability_sup", observers);
     let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
     let checked = bodies.as_ref().map(|file| ("validation_rules", file.note.clone()));
@@ -239,8 +237,9 @@ async fn begin(
         engine.drain(NO_KEYS_DRAIN).await;
         return Ok(None);
     }
-    let (door, log) = (Arc::new(door(live, settings, &engine, &metrics)), Arc::clone(log));
-    let applied = Arc::new(Applied { engine, egress, door, metrics, log, shipper });
+    let door = Arc::new(door(live, settings, &engine, &metrics, &exports));
+    let applied = Applied { engine, egress, door, metrics, log: Arc::clone(log), exports };
+    let applied = Arc::new(applied);
     // Before the door opens: a setting that was changed live holds from the first request on.
     live.apply(&applied).await?;
     open_door(live, (settings, bodies), &applied, clock, listener);
@@ -248,7 +247,13 @@ async fn begin(
 }
 
 /// The door, still closed.
-fn door(live: &Arc<Live>, settings: &Settings, engine: &Engine, metrics: &Arc<Metrics>) -> Gateway {
+fn door(
+    live: &Arc<Live>,
+    settings: &Settings,
+    engine: &Engine,
+    metrics: &Arc<Metrics>,
+    exports: &Exports,
+) -> Gateway {
     let process = Arc::clone(live) as Arc<dyn Process>;
     let options = gateway_options(settings, relaxed(settings, metrics));
     if options.is_open {
@@ -257,7 +262,7 @@ fn door(live: &Arc<Live>, settings: &Settings, engine: &Engine, metrics: &Arc<Me
             "no key is needed: every local caller may do everything"
         );
     }
-    Gateway::new(engine.clone(), Arc::clone(metrics), process, options)
+    Gateway::new(engine.clone(), Arc::clone(metrics), process, options, exports.tracer())
 }
 
 fn tell_volatile(durability: Durability) {
@@ -326,9 +331,7 @@ async fn finish(parts: &Applied, limit: Duration) {
         }
     }
     parts.engine.drain(deadline.saturating_duration_since(Instant::now())).await;
-    if let Some(shipper) = &parts.shipper {
-        shipper.finish(LAST_LINES).await;
-    }
+    parts.exports.finish().await;
 }
 
 /// Tells systemd, or `start`, where the process stands; nobody when neither asked.
@@ -393,9 +396,16 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
             .map_err(anyhow::Error::new)
     };
     egress(&providers.dependencies).context("PROVIDERS_FILE")?;
-    let collector = log_endpoint(settings)?.map(|endpoint| endpoint.dependency());
-    egress(&providers.dependencies.iter().cloned().chain(collector).collect::<Vec<_>>())
-        .context("LOG_HTTP_ENDPOINT")?;
+    let collectors = Collectors::read(settings)?;
+    egress(
+        &providers
+            .dependencies
+            .iter()
+            .cloned()
+            .chain(collectors.dependencies())
+            .collect::<Vec<_>>(),
+    )
+    .context("LOG_HTTP_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT")?;
     let hook = hook(settings)?.map(|endpoint| endpoint.dependency());
     check_actions(&rules, hook.is_some())?;
     egress(&hook.into_iter().collect::<Vec<_>>()).context("ACTION_HOOK_URL")?;
@@ -433,23 +443,6 @@ fn check_actions(rules: &Rules, has_hook: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Who collects the log, if somebody does.
-fn log_endpoint(settings: &Settings) -> anyhow::Result<Option<LogEndpoint>> {
-    let url = settings.log_http_endpoint.as_deref();
-    url.map(LogEndpoint::new).transpose().context("LOG_HTTP_ENDPOINT")
-}
-
-fn shipper(
-    settings: &Settings,
-    collector: Option<&LogEndpoint>,
-    log: &LogHandle,
-    egress: &Arc<Egress>,
-) -> Option<Arc<LogShipper>> {
-    let outbound = Arc::clone(egress) as Arc<dyn Outbound>;
-    let authorization = settings.log_http_auth_header.as_ref().map(|header| header.expose());
-    Some(LogShipper::new(outbound, log.outbox()?.clone(), collector?, authorization))
 }
 
 /// The server that keeps answers, if one is named. Nothing is sent to it yet.

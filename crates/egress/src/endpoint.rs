@@ -61,3 +61,30 @@ impl Endpoint {
         self.path.expose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_keeps_its_path_as_it_is() {
+        for (url, base, path) in [
+            ("http://127.0.0.1:9/ingest", "http://127.0.0.1:9", "/ingest"),
+            ("https://logs.example.com", "https://logs.example.com", "/"),
+            ("https://logs.example.com/a/b/", "https://logs.example.com", "/a/b/"),
+            ("http://127.0.0.1:9/a?token=b/c", "http://127.0.0.1:9", "/a?token=b/c"),
+            ("http://127.0.0.1:9?token=b", "http://127.0.0.1:9", "/?token=b"),
+        ] {
+            let endpoint = Endpoint::new("far", url, 1).unwrap();
+            assert_eq!((endpoint.dependency.base.as_str(), endpoint.path()), (base, path));
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_without_its_address() {
+        for url in ["", "a.example.com", "http://user@a/", "https://a/zq#b", "https://a/z q"] {
+            let error = Endpoint::new("far", url, 1).unwrap_err().to_string();
+            assert!(error.contains("far") && !error.contains("zq"), "{url}: {error}");
+        }
+    }
+}

@@ -15,6 +15,7 @@ use http::header::{
 };
 use http::{Method, Request, Uri};
 use http_body_util::Full;
+use telemetry::trace::Context;
 
 use crate::base::Base;
 use crate::connection::Outgoing;
@@ -28,8 +29,13 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Which trace it belongs to, by W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The request of an attempt. The port's own headers win over a caller's of the same name.
-pub(crate) fn request(base: &Base, attempt: &mut Attempt) -> Result<Outgoing, Failure> {
+/// The request of an attempt, on behalf of `context`. The port's own headers win over a caller's of the
+/// same name.
+pub(crate) fn request(
+    base: &Base,
+    attempt: &mut Attempt,
+    context: Option<Context>,
+) -> Result<Outgoing, Failure> {
     let body = std::mem::take(&mut attempt.body);
     let mut headers = HeaderMap::with_capacity(attempt.headers.len() + 6);
     for (name, value) in attempt.headers.drain(..) {
@@ -40,7 +46,7 @@ pub(crate) fn request(base: &Base, attempt: &mut Attempt) -> Result<Outgoing, Fa
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    if let Some(context) = telemetry::trace::current() {
+    if let Some(context) = context {
         let value = HeaderValue::try_from(context.traceparent());
         headers.extend(value.ok().map(|value| (TRACEPARENT, value)));
     }

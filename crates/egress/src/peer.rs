@@ -1,7 +1,7 @@
 //! A dependency, live.
 //!
-//! Owns: one attempt from gate to head, what is counted and logged of it, and that place and probe come
-//! back whatever way it ends. Refuses to know: other dependencies.
+//! Owns: one attempt from gate to head, what is counted, logged and traced of it, and that place and
+//! probe come back whatever way it ends. Refuses to know: other dependencies.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use http::Response;
 use hyper::body::Incoming;
 use prometheus::{Histogram, IntCounter, IntGauge};
 use telemetry::metrics::Metrics;
+use telemetry::trace::{self, Context, Kind, Span};
 use tokio_rustls::TlsConnector;
 
 use crate::base::Base;
@@ -109,22 +110,48 @@ impl Peer {
     }
 
     pub(crate) async fn send(self: &Arc<Self>, attempt: Attempt) -> Result<Reply, SendError> {
-        let sent = self.attempt(attempt).await;
+        let mut span = self.span(attempt.is_retry);
+        let sent = self.attempt(attempt, &mut span).await;
         self.counts.outcome(match &sent {
             Ok(_) => "answered",
-            Err(error) => error.as_str(),
+            Err(error) => {
+                span.fail(error.as_str());
+                error.as_str()
+            }
         });
         sent
     }
 
-    async fn attempt(self: &Arc<Self>, mut attempt: Attempt) -> Result<Reply, SendError> {
+    /// What whoever looks at the trace sees of it. No path: some hold a key.
+    fn span(&self, is_retry: bool) -> Span {
+        let mut span = trace::child(Kind::Client, || ["POST ", self.name].concat());
+        if span.is_kept() {
+            span.set("http.request.method", "POST");
+            span.set("server.address", self.base.host.as_str());
+            span.set("server.port", self.base.port);
+            span.set("peer.service", self.name);
+            span.set("tai.is_retry", is_retry);
+        }
+        span
+    }
+
+    /// One attempt; `span` is taken by an answer, and ends when its body does.
+    async fn attempt(
+        self: &Arc<Self>,
+        mut attempt: Attempt,
+        span: &mut Span,
+    ) -> Result<Reply, SendError> {
         if attempt.clocks.deadline <= now() {
             return Err(SendError::Timeout(Clock::Deadline));
         }
         let mut held = self.admit(attempt.is_retry)?;
-        match self.exchange(&mut attempt).await {
+        // Who is asked goes on from this attempt, not from the request that led to it.
+        let context = span.context().or_else(trace::current);
+        match self.exchange(&mut attempt, context).await {
             Ok((connection, answer)) => {
                 let (head, incoming) = answer.into_parts();
+                held.span = std::mem::take(span);
+                held.answered(head.status.as_u16());
                 Ok(Reply {
                     status: head.status.as_u16(),
                     retry_after: head::retry_after(&head.headers),
@@ -144,7 +171,7 @@ impl Peer {
         match admitted {
             Ok(ticket) => {
                 self.counts.in_flight.inc();
-                Ok(Held { peer: Arc::clone(self), ticket, is_judged: false })
+                Ok(Held { peer: Arc::clone(self), ticket, is_judged: false, span: Span::default() })
             }
             Err(error) => {
                 if error == SendError::RetryBudget {
@@ -158,9 +185,10 @@ impl Peer {
     async fn exchange(
         &self,
         attempt: &mut Attempt,
+        context: Option<Context>,
     ) -> Result<(Box<Connection>, Response<Incoming>), Failure> {
         let clocks = attempt.clocks;
-        let mut request = head::request(&self.base, attempt)?;
+        let mut request = head::request(&self.base, attempt, context)?;
         // A connection that the far side has closed while it was idle hands the request back: not a
         // byte of it was sent, so it goes over the next one. That is no second attempt.
         while let Some(mut connection) = self.pool.take(now()) {
@@ -292,11 +320,12 @@ fn sooner(clock: Duration, name: Clock, deadline: Instant) -> (Instant, Clock) {
     }
 }
 
-/// An attempt's place, and perhaps the probe. Dropping it gives both back.
+/// An attempt's place, and perhaps the probe. Dropping it gives both back, and ends the span.
 pub(crate) struct Held {
     peer: Arc<Peer>,
     ticket: Ticket,
     is_judged: bool,
+    span: Span,
 }
 
 impl Held {
@@ -310,8 +339,18 @@ impl Held {
         }
     }
 
+    /// The head of an answer is there.
+    fn answered(&mut self, status: u16) {
+        if self.span.is_kept() {
+            self.span.set("http.response.status_code", status);
+            // To who asks, a refusal is a failure too.
+            if status < 400 { self.span.done() } else { self.span.fail(&status.to_string()) }
+        }
+    }
+
     pub(crate) fn failed(&mut self, failure: &Failure) {
         let Failure { error, why, is_its_fault } = failure;
+        self.span.fail(error.as_str());
         let dependency = self.peer.name;
         if *is_its_fault {
             tracing::debug!(event = "egress_failed", dependency, error_type = error.as_str(), %why, "an attempt failed");

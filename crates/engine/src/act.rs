@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use governors::{Command, Rules, StreamState};
 use ledger::View;
 use telemetry::metrics::Metrics;
-use telemetry::trace;
+use telemetry::trace::{self, Kind};
 use tokio::sync::{RwLock, Semaphore, watch};
 use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 
@@ -35,6 +35,9 @@ use crate::{load, reconcile};
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
 const TURNS_MAX: usize = 32;
+
+/// The span of a command, from the queue until its receipt is durable.
+const COMMIT_SPAN: &str = "receipt.commit";
 
 /// Subsystems without which no command is ever answered.
 pub(crate) const NEEDED: [&str; 2] = ["governance_sup", "receipt_ledger_sup"];
@@ -255,6 +258,23 @@ impl Engine {
     /// Decides one command. `Ok` is durable: the receipt of the decision, which may be a refusal,
     /// or `None` when there was nothing to decide. `Err` is a refusal without a receipt of its own.
     pub async fn act(&self, request: Request<'_>) -> Result<Option<Decided>, Refused> {
+        let mut span = trace::child(Kind::Internal, || COMMIT_SPAN.to_owned());
+        let outcome = self.admit(request).await;
+        match &outcome {
+            Ok(decided) => {
+                span.done();
+                if let Some(decided) = decided.as_ref().filter(|_| span.is_kept()) {
+                    span.set("tai.receipt_id", decided.receipt.id.to_string().as_str());
+                    span.set("tai.durability", decided.durability.as_str());
+                    span.set("tai.is_replay", decided.replayed);
+                }
+            }
+            Err(refused) => span.fail(refused.reason.code()),
+        }
+        outcome
+    }
+
+    async fn admit(&self, request: Request<'_>) -> Result<Option<Decided>, Refused> {
         let open = self.0.door.try_read().ok().filter(|_| !self.is_draining());
         let Some(_inside) = open else {
             return Err(Refused::new(Reason::ServiceUnavailable, "the service is shutting down"));

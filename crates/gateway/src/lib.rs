@@ -1,7 +1,7 @@
 //! The front door: HTTP in, one call to the engine, HTTP out.
 //!
-//! Owns: the route table, limits on connections, bodies and time, request ids, the error envelope
-//! and `/health`. Refuses to know: SQL, files, and why anything is decided. A handler parses,
+//! Owns: the route table, limits on connections, bodies and time, request ids, the span of a request,
+//! the error envelope and `/health`. Refuses to know: SQL, files, and why anything is decided. A handler parses,
 //! calls the engine and renders.
 
 mod admin;
@@ -22,6 +22,7 @@ mod search;
 mod serve;
 mod signature;
 mod sources;
+mod spans;
 mod status;
 mod table;
 pub mod validation;
@@ -34,6 +35,7 @@ use arc_swap::ArcSwap;
 use dialect::JsonLimits;
 use engine::Engine;
 use telemetry::metrics::Metrics;
+use telemetry::trace::Tracer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use types::{Hash, Micros};
@@ -118,19 +120,22 @@ pub struct Gateway {
     ai_json: JsonLimits,
     searches: Arc<Semaphore>,
     status: status::Shared,
+    /// Where spans of requests go.
+    tracer: Option<&'static Tracer>,
     /// Bound once: a restart of the subsystem takes it again, and never loses the port.
     listener: Mutex<Option<Arc<TcpListener>>>,
     closing: AtomicBool,
 }
 
 impl Gateway {
-    /// A front door for `engine`.
+    /// A front door for `engine`. Without a tracer there are no spans.
     #[must_use]
     pub fn new(
         engine: Engine,
         metrics: Arc<Metrics>,
         process: Arc<dyn Process>,
         options: Options,
+        tracer: Option<&'static Tracer>,
     ) -> Gateway {
         let started = engine.clock().now();
         let status = status::Shared::new(&engine.rules().oncall().components());
@@ -150,6 +155,7 @@ impl Gateway {
             ai_json: JsonLimits { max_depth: AI_DEPTH_MAX, max_nodes: AI_NODES_MAX },
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
             status,
+            tracer,
             listener: Mutex::new(None),
             closing: AtomicBool::new(false),
         }

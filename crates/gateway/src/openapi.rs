@@ -29,7 +29,11 @@ const DESCRIPTION: &str = "\
 Every decision leaves a receipt in a hash chain before it is answered. Requests carry a key as a \
 bearer token or in X-API-Key; while the door is open, callers on this machine need none. \
 `x-required-scope` names what the key must permit. An X-Request-ID is sent back with every answer. \
+A request that names its trace, by traceparent or X-Trace-Id, is told the trace and its span. \
 A method that a path does not have is answered with the response Refused405, whatever the path.";
+
+/// The headers by which a request says which trace it belongs to.
+const TRACE_HEADERS: [&str; 2] = ["traceparent", "X-Trace-Id"];
 
 /// What every request may be told, whoever asks.
 const ANY: &[u16] = &[500];
@@ -58,6 +62,7 @@ pub fn document() -> Value {
         },
         "paths": paths,
         "components": {
+            "parameters": TRACE_HEADERS.map(str::to_owned).into_iter().zip(requests::trace_headers()).collect::<Map<_, _>>(),
             "schemas": schemas.map(|(name, schema)| (name.into(), schema)).collect::<Map<_, _>>(),
             "responses": answers::refusals(&refused()),
             "headers": answers::headers(),
@@ -90,6 +95,9 @@ fn operation(route: &Route) -> Value {
     if let (Some(name), Some((description, schema))) = (name, segment) {
         parameters.insert(0, requests::parameter("path", name, description, schema));
     }
+    let traced =
+        TRACE_HEADERS.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
+    parameters.extend(traced);
     let mut operation = json!({
         "operationId": operation_id(route),
         "summary": route.summary,

@@ -17,12 +17,12 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use hyper::body::Frame;
 use telemetry::metrics::Endpoint;
-use telemetry::trace::{self, Context};
+use telemetry::trace::{self, Context, Span};
 use types::{Reason, TenantId};
 use uuid::Uuid;
 
@@ -31,11 +31,15 @@ use crate::caller::{Caller, identify};
 use crate::health::{metrics, probe};
 use crate::rate::{Allowance, Criticality, Place, TenantPlace};
 use crate::sources::source;
+use crate::spans::describe;
 use crate::table::{Handler, ROUTES, Route};
 use crate::{
     Gateway, Options, admin, ai, body, external, marketplace, openapi, pubsub, receipts, status,
     validation,
 };
+
+/// Characters of a caller's user agent that are logged.
+const USER_AGENT_MAX: usize = 256;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
@@ -81,9 +85,10 @@ async fn astray(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let met = Met::new(&request);
+    let mut met = Met::new(gateway, &request);
     let context = met.context;
     let method = method_name(request.method());
+    met.span = context.span(|| method.to_owned());
     let detail = match reason {
         Reason::MethodNotAllowed => "the route does not take this method",
         _ => "there is no such route",
@@ -94,24 +99,32 @@ async fn astray(
 }
 
 /// What was learned of a request on its way, and what it holds.
-struct Met {
+pub(crate) struct Met {
     request_id: String,
-    context: Context,
-    source: Option<IpAddr>,
-    tenant: Option<TenantId>,
+    pub(crate) context: Context,
+    pub(crate) version: Version,
+    /// As the caller has it; shared with the head of the request.
+    user_agent: Option<HeaderValue>,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) tenant: Option<TenantId>,
+    /// Ends with the request: also where the caller leaves.
+    span: Span,
     allowance: Option<Allowance>,
     place: Option<Place>,
     tenant_place: Option<TenantPlace>,
 }
 
 impl Met {
-    fn new(request: &Request) -> Met {
+    fn new(gateway: &Gateway, request: &Request) -> Met {
         let unique = Uuid::now_v7();
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let context = Context::read(header(&TRACEPARENT), header(&X_TRACE_ID), unique.as_u128());
         Met {
             request_id: request_id(request, unique),
-            context,
+            context: gateway.tracer.map_or(context, |tracer| context.traced(tracer)),
+            version: request.version(),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+            span: Span::default(),
             source: None,
             tenant: None,
             allowance: None,
@@ -130,8 +143,10 @@ async fn through(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let mut met = Met::new(&request);
-    let context = met.context;
+    let mut met = Met::new(gateway, &request);
+    let context = met.context.of(route.method, route.path);
+    met.context = context;
+    met.span = context.span(|| [route.method, " ", route.path].concat());
     let handled = async {
         let options = gateway.options();
         let outcome = limited(gateway, &options, route, request, &mut met).await;
@@ -346,12 +361,12 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     let Ended { route, method, started, outcome, mut met } = ended;
     let request_id = std::mem::take(&mut met.request_id);
     let path = route.map_or("unmatched", |route| route.path);
-    let (mut response, facts) = match outcome {
+    let (mut response, facts, detail) = match outcome {
         Ok(Answer { response, facts }) => {
             if let Some(reason) = facts.reason {
                 gateway.metrics.refused(reason);
             }
-            (response, facts)
+            (response, facts, None)
         }
         Err(fault) => {
             gateway.metrics.refused(fault.refused.reason);
@@ -364,7 +379,7 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
                 Some(api) => ai_envelope(api, &fault, &request_id, now),
                 None => envelope(&fault, &request_id, now),
             };
-            (response, fault.facts)
+            (response, fault.facts, Some(fault.refused.detail))
         }
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -384,17 +399,23 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     if gateway.is_closing() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    let took = started.elapsed().as_secs_f64();
+    let status = response.status().as_u16();
+    let (duration_ms, request_id, detail) = (took * 1e3, &*request_id, detail.as_deref());
+    let line = Line { path, method, status, duration_ms, request_id, detail };
+    let mut span = std::mem::take(&mut met.span);
+    if span.is_kept() {
+        describe(&mut span, &line, &facts, &met);
+    }
     if facts.streams {
         // In work until the last word.
         let body = std::mem::take(response.body_mut());
         let places = (met.place.take(), met.tenant_place.take());
-        let streamed = Streamed { body, context: met.context, _places: places };
+        let span = std::mem::take(&mut span);
+        let streamed = Streamed { body, context: met.context, span, _places: places };
         *response.body_mut() = axum::body::Body::new(streamed);
     }
-    let took = started.elapsed().as_secs_f64();
-    let status = response.status().as_u16();
     endpoint.answered(status, took);
-    let line = Line { path, method, status, duration_ms: took * 1e3, request_id: &request_id };
     log(&line, &facts, &met);
     response
 }
@@ -404,6 +425,7 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
 struct Streamed {
     body: axum::body::Body,
     context: Context,
+    span: Span,
     _places: (Option<Place>, Option<TenantPlace>),
 }
 
@@ -416,25 +438,33 @@ impl HttpBody for Streamed {
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let context = self.context;
-        trace::within(Some(context), || Pin::new(&mut self.body).poll_frame(cx))
+        let polled = trace::within(Some(context), || Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(polled, Poll::Ready(None)) {
+            self.span.done();
+        }
+        polled
     }
 }
 
 /// What every line says of a request.
-struct Line<'a> {
-    path: &'a str,
-    method: &'a str,
-    status: u16,
+pub(crate) struct Line<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) status: u16,
     duration_ms: f64,
-    request_id: &'a str,
+    pub(crate) request_id: &'a str,
+    /// Why it was refused, as the caller is told.
+    detail: Option<&'a str>,
 }
 
 /// One line for each request. A failure of ours has been logged where it happened.
 fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
-    let Line { path, method, status, duration_ms, request_id } = *line;
+    let Line { path, method, status, duration_ms, request_id, detail } = *line;
     let tenant_id = facts.tenant_id.as_deref().or(met.tenant.as_ref().map(TenantId::as_str));
     let receipt_id = facts.receipt_id.map(tracing::field::display);
     let client_ip = met.source.map(tracing::field::display);
+    let user_agent = met.user_agent.as_ref().and_then(|value| value.to_str().ok());
+    let user_agent = user_agent.map(|text| &text[..text.len().min(USER_AGENT_MAX)]);
     match facts.reason {
         None => tracing::info!(
             event = "request_completed",
@@ -444,6 +474,7 @@ fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
             duration_ms,
             request_id,
             client_ip,
+            user_agent,
             tenant_id,
             receipt_id,
             "request completed"
@@ -456,11 +487,13 @@ fn log(line: &Line<'_>, facts: &Facts, met: &Met) {
             duration_ms,
             request_id,
             client_ip,
+            user_agent,
             tenant_id,
             receipt_id,
             r#type = "refusal",
             reason = reason.code(),
             error_code = reason.code(),
+            error_message = detail,
             "request refused"
         ),
     }

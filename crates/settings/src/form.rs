@@ -10,6 +10,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
+use crate::knob::FromText;
+use crate::otel::{Share, header_pairs};
+
 /// What a text must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -45,6 +48,11 @@ pub enum Form {
     HttpUrl,
     /// The value of an HTTP header.
     HeaderValue,
+    /// HTTP headers, as <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> has them in one
+    /// variable.
+    HeaderPairs,
+    /// A share of a whole.
+    Share,
 }
 
 /// The fewest characters of a key: 128 bits even if all of them are hex digits.
@@ -138,6 +146,8 @@ impl Form {
                 let allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
                 !text.is_empty() && text.trim() == text && text.bytes().all(allowed)
             }
+            Form::HeaderPairs => header_pairs(text).is_some(),
+            Form::Share => Share::from_text(text).is_some(),
             Form::RedisUrl => ["redis://", "rediss://"].iter().any(|scheme| {
                 let rest = text.strip_prefix(scheme).unwrap_or_default();
                 !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
@@ -164,6 +174,10 @@ impl Form {
             Form::PostgresUrl => "a URL such as postgres://user@host:5432/database",
             Form::HttpUrl => "a URL such as https://logs.example.com/ingest",
             Form::HeaderValue => "printable ASCII characters, without blanks at the ends",
+            Form::HeaderPairs => {
+                "pairs such as api-key=KEY with commas between them, % and two digits for what is special"
+            }
+            Form::Share => "a number from 0 to 1, with at most nine digits behind the point",
             Form::RedisUrl => "a URL such as redis://host:6379 or rediss://host:6379",
         }
     }
@@ -230,6 +244,8 @@ mod tests {
                 &["Bearer token123", "k", "ApiKey a=\"b\", c"],
                 &["", " k", "k ", "a\nb", "a\tb", "\u{e9}"],
             ),
+            (Form::HeaderPairs, &["a=b", "a=b%20c,d=e"], &["", "a", "a=\n", "\u{e9}=a"]),
+            (Form::Share, &["0", "0.25", "1"], &["", "1.1", "-0", "a"]),
             (Form::ProviderKey, &["k", "sk-proj_.~+/="], &["", "a b", "k\n", "\u{e9}"]),
             (
                 Form::Base64,

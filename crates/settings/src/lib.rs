@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod form;
 mod knob;
+mod otel;
 mod page;
 mod resolve;
 mod secret;
@@ -24,6 +25,7 @@ pub use choices::{AuthRequired, Backend, LogLevel, ServiceRole, SpoolUse, Synchr
 pub use error::{ChangeError, SettingError};
 pub use form::{Form, breakers};
 pub use knob::{Kind, Knob};
+pub use otel::{Share, header_pairs};
 pub use page::markdown;
 pub use resolve::{Origin, Resolved, Source};
 pub use secret::Secret;

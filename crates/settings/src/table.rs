@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::choices::{AuthRequired, Backend, LogLevel, ServiceRole, SpoolUse, Synchronous, Writes};
 use crate::form::Form;
 use crate::knob::{Kind, Knob};
+use crate::otel::Share;
 use crate::resolve::Reader;
 use crate::secret::Secret;
 
@@ -317,8 +318,9 @@ knobs! {
     LOG_FILE_FLUSH_INTERVAL => log_file_flush_interval: u64, from_to(1, 600_000), Some("5000"),
         "milliseconds",
         "The longest that a line waits for others before it is appended to the log file.";
-    LOG_HTTP_ENDPOINT => log_http_endpoint: Option<String>, Kind::Text(Form::HttpUrl), None, "",
-        "Where log lines are also sent, as POST of {\"logs\":[...]}; without https only on this machine and on private networks.";
+    LOG_HTTP_ENDPOINT => log_http_endpoint: Option<Secret>, Kind::Text(Form::HttpUrl), None, "",
+        "Where log lines are also sent, as POST of {\"logs\":[...]}; without https only on this machine and on private networks.",
+        secret;
     LOG_HTTP_AUTH_HEADER => log_http_auth_header: Option<Secret>, Kind::Text(Form::HeaderValue),
         None, "",
         "The value of the header Authorization that goes with them, such as Bearer and a token.",
@@ -328,6 +330,20 @@ knobs! {
     LOG_HTTP_FLUSH_INTERVAL => log_http_flush_interval: u64, from_to(1, 600_000), Some("10000"),
         "milliseconds",
         "The longest that a line waits for others before it is sent.";
+    OTEL_EXPORTER_OTLP_ENDPOINT => otel_exporter_otlp_endpoint: Option<Secret>,
+        Kind::Text(Form::HttpUrl), None, "",
+        "Collector that spans are sent to, as OTLP in JSON over HTTP at its path /v1/traces; without https only on this machine and on private networks. Without it there are no spans.",
+        secret;
+    OTEL_EXPORTER_OTLP_HEADERS => otel_exporter_otlp_headers: Option<Secret>,
+        Kind::Text(Form::HeaderPairs), None, "",
+        "Headers that go with them.",
+        secret;
+    OTEL_SERVICE_NAME => otel_service_name: String, Kind::Text(Form::Line),
+        Some("tai-autonomics"), "",
+        "What the service is called in its spans.";
+    TRACING_SAMPLE_RATE => tracing_sample_rate: Share, Kind::Text(Form::Share), Some("0.1"), "",
+        "The share of traces that begin here and are kept; of a trace that comes with a request, whoever began it has decided.",
+        live;
     STATUS_PAGE_DIR => status_page_dir: Option<PathBuf>, Kind::Path, None, "",
         "Directory where index.html and summary.json hold a copy of the public status page, for a web server that outlives the service; without it there is no copy.";
     METRICS_ENABLED => metrics_enabled: bool, Kind::Flag, Some("true"), "",
@@ -389,7 +405,10 @@ mod tests {
                 "SLACK_WEBHOOK_URL",
                 "TELEGRAM_BOT_TOKEN",
                 "SMTP_PASS",
+                "LOG_HTTP_ENDPOINT",
                 "LOG_HTTP_AUTH_HEADER",
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "OTEL_EXPORTER_OTLP_HEADERS",
             ]
         );
         assert_eq!(
@@ -441,9 +460,9 @@ mod tests {
                 "LOG_STRUCTURED",
                 "LOG_FILE_BUFFER_SIZE",
                 "LOG_FILE_FLUSH_INTERVAL",
-                "LOG_HTTP_ENDPOINT",
                 "LOG_HTTP_BUFFER_SIZE",
                 "LOG_HTTP_FLUSH_INTERVAL",
+                "OTEL_SERVICE_NAME",
                 "STATUS_PAGE_DIR",
             ]
         );

@@ -65,6 +65,7 @@ fn samples(kind: Kind) -> Vec<String> {
         Kind::Flag => vec!["true".to_owned(), "false".to_owned()],
         Kind::Choice(words) => words.iter().map(|word| (*word).to_owned()).collect(),
         Kind::Text(Form::Breakers) => vec!["none".to_owned(), "openai=open".to_owned()],
+        Kind::Text(Form::Share) => vec!["0".to_owned(), "0.5".to_owned()],
         Kind::Path | Kind::Address | Kind::Text(_) => Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use settings::{
     AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, ServiceRole,
-    SettingError, Settings, Source, SpoolUse, Synchronous, Writes, table,
+    SettingError, Settings, Share, Source, SpoolUse, Synchronous, Writes, table,
 };
 
 fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<SettingError>> {
@@ -18,6 +18,10 @@ fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<Set
 fn refusals(env: &[(&str, &str)], file: Option<&str>) -> Vec<String> {
     let errors = resolve(env, file).err().unwrap_or_default();
     errors.iter().map(ToString::to_string).collect()
+}
+
+fn share(text: &str) -> Share {
+    resolve(&[("TRACING_SAMPLE_RATE", text)], None).unwrap().settings.tracing_sample_rate
 }
 
 #[test]
@@ -113,6 +117,10 @@ fn nothing_set_gives_the_defaults() {
         log_http_auth_header: None,
         log_http_buffer_size: 50,
         log_http_flush_interval: 10_000,
+        otel_exporter_otlp_endpoint: None,
+        otel_exporter_otlp_headers: None,
+        otel_service_name: "tai-autonomics".to_owned(),
+        tracing_sample_rate: share("0.1"),
         status_page_dir: None,
         metrics_enabled: true,
     };
@@ -152,6 +160,8 @@ fn samples(row: &Knob) -> (String, String) {
         Kind::Text(Form::Line) => text("one@host", "Two <two@host>"),
         Kind::Text(Form::HttpUrl) => text("http://one", "https://two:8443/path"),
         Kind::Text(Form::HeaderValue) => text("Bearer one", "Bearer two"),
+        Kind::Text(Form::HeaderPairs) => text("api-key=one", "api-key=two,x=y"),
+        Kind::Text(Form::Share) => text("0", "0.25"),
         Kind::Text(Form::RedisUrl) => text("redis://one", "rediss://u:p@two:6380/1"),
         Kind::Text(Form::PostgresUrl) => text("postgres://one/tai", "postgresql://u@two:5432/tai"),
     }
@@ -318,6 +328,7 @@ fn a_secret_is_exposed_on_request_and_shown_nowhere() {
         Kind::Text(Form::PostgresUrl) => "postgres://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/d",
         Kind::Text(Form::RedisUrl) => "redis://u:Xq7ZmarkerXq7ZmarkerXq7Zmarker++@h/1",
         Kind::Text(Form::HttpUrl) => "https://h/Xq7ZmarkerXq7ZmarkerXq7Zmarker++",
+        Kind::Text(Form::HeaderPairs) => "api-key=Xq7ZmarkerXq7ZmarkerXq7Zmarker++",
         _ => MARKER,
     };
     let env: BTreeMap<&str, &str> = secrets.map(|row| (row.name, value(row))).collect();

@@ -7,8 +7,8 @@
 //! there, span fields pass through a text buffer before the formatter sees them, and here nothing
 //! is kept before it is redacted.
 
+mod alias;
 mod line;
-mod outbox;
 mod sink;
 mod text;
 
@@ -26,11 +26,15 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use types::Clock;
 
+use crate::outbox::{Outbox, OutboxOptions};
 use crate::{Error, trace};
 
 pub use line::{CUT_MARK, Fields, VALUE_BYTES, format_line};
-pub use outbox::{Outbox, OutboxOptions, Taken};
+pub(crate) use line::{clean, push_json};
 pub use sink::LogHandle;
+
+/// The dependency that takes lines over HTTP. What is said about it is not sent to it.
+pub const COLLECTOR: &str = "log_http";
 
 /// Which events are logged, how, and where to.
 #[derive(Debug, Clone)]
@@ -125,7 +129,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let (level, logger) = (*event.metadata().level(), event.metadata().target());
-        let mut line = line::Line::new(self.clock.now(), level, logger, &fields);
+        let is_of_collector = fields.is_about(COLLECTOR);
+        let mut line = line::Line::new(self.clock.now(), level, logger, fields);
         if let Some(context) = trace::current() {
             line.trace(&context);
         }
@@ -136,7 +141,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         }
         let line = line.finish();
         if let Some(outbox) = &self.outbox
-            && !fields.is_about(Outbox::DEPENDENCY)
+            && !is_of_collector
         {
             outbox.push(line.clone());
         }

@@ -1,16 +1,22 @@
 //! Which request is being handled: the ids that its lines carry, and that go where it asks further.
 //!
-//! Owns: the forms of the ids (`traceparent` of W3C Trace Context, `X-Trace-Id`), and which one holds
-//! on this thread. Refuses to know: where they came from, and whether anybody keeps spans.
+//! Owns: the forms of the ids (`traceparent` of W3C Trace Context, `X-Trace-Id`), which one holds on
+//! this thread, and where its spans go, if anywhere. Refuses to know: where ids came from.
 //!
 //! What holds is set for as long as a future is polled, and not kept in a span of `tracing`: that would
 //! cost each request allocations, for two ids that most of them never show.
+
+mod otlp;
+mod span;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 
 use types::credentials;
+
+pub use otlp::{envelope, refused};
+pub use span::{Kind, Span, Tracer, Value, child};
 
 /// Characters of an `X-Trace-Id` at most.
 const GIVEN_MAX: usize = 64;
@@ -20,9 +26,14 @@ const GIVEN_MAX: usize = 64;
 pub struct Context {
     trace: u128,
     span: u64,
+    /// The span that asked, in another process.
+    parent: Option<u64>,
     is_sampled: bool,
     was_asked: bool,
     given: Option<Text>,
+    /// Where spans go; none are made without it.
+    tracer: Option<&'static Tracer>,
+    asked: Option<(&'static str, &'static str)>,
 }
 
 /// The text of an id.
@@ -62,13 +73,40 @@ impl Context {
     pub fn read(traceparent: Option<&[u8]>, trace_id: Option<&[u8]>, unique: u128) -> Context {
         let parent = traceparent.and_then(parse);
         let given = trace_id.and_then(Text::new);
-        let (trace, is_sampled) = parent
-            .or_else(|| Some((plain_trace(given?.as_str())?, false)))
-            .unwrap_or((unique.max(1), false));
         let was_asked = parent.is_some() || given.is_some();
         // The lower half is what is kept.
         let span = (unique as u64).max(1);
-        Context { trace, span, is_sampled, was_asked, given }
+        let (trace, parent, is_sampled) = match parent {
+            Some((trace, parent, is_sampled)) => (trace, Some(parent), is_sampled),
+            None => {
+                let named = given.and_then(|given| plain_trace(given.as_str()));
+                (named.unwrap_or(unique.max(1)), None, false)
+            }
+        };
+        Context { trace, span, parent, is_sampled, was_asked, given, tracer: None, asked: None }
+    }
+
+    /// The same, with spans that go to `tracer` where the trace is sampled: as whoever asked has decided,
+    /// else by the trace's id, so that all who decide alike agree.
+    #[must_use]
+    pub fn traced(self, tracer: &'static Tracer) -> Context {
+        let is_sampled = match self.parent {
+            Some(_) => self.is_sampled,
+            None => tracer.samples(self.trace),
+        };
+        Context { is_sampled, tracer: is_sampled.then_some(tracer), ..self }
+    }
+
+    /// The same, of a request with this method for the route with this template.
+    #[must_use]
+    pub const fn of(self, method: &'static str, path: &'static str) -> Context {
+        Context { asked: Some((method, path)), ..self }
+    }
+
+    /// The method and the template of the route, where the request has one.
+    #[must_use]
+    pub const fn asked(&self) -> Option<(&'static str, &'static str)> {
+        self.asked
     }
 
     /// Whether the request named its trace.
@@ -97,18 +135,19 @@ impl Context {
     }
 }
 
-/// The trace and whether it is sampled; `None` for what is no `traceparent`. A later version may have
-/// more behind what is known of it.
-fn parse(text: &[u8]) -> Option<(u128, bool)> {
+/// Trace, span and whether they are sampled; `None` for what is no `traceparent`. A later version may
+/// have more behind what is known of it.
+fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
     let (known, rest) = text.split_at_checked(55)?;
     let known = std::str::from_utf8(known).ok()?;
     let mut parts = known.split('-');
     let version = lower_hex(parts.next()?, 2)?;
     let trace = lower_hex(parts.next()?, 32).filter(|id| *id != 0)?;
-    lower_hex(parts.next()?, 16).filter(|id| *id != 0)?;
+    let span = lower_hex(parts.next()?, 16).filter(|id| *id != 0)?;
     let flags = lower_hex(parts.next()?, 2)?;
     let goes_on = rest.is_empty() || (version > 0 && rest.starts_with(b"-"));
-    (version != 0xff && goes_on).then_some((trace, flags & 1 == 1))
+    // Sixteen digits fit.
+    (version != 0xff && goes_on).then_some((trace, span as u64, flags & 1 == 1))
 }
 
 fn lower_hex(text: &str, digits: usize) -> Option<u128> {

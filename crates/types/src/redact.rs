@@ -36,14 +36,31 @@ pub fn is_sensitive_number(name: &str) -> bool {
 
 /// True where the text has a word of seed 003's leak check, in any case:
 /// `grep -E 'api[_-]?key|password|secret'`.
+#[must_use]
 pub fn has_leak_word(text: &str) -> bool {
     const WORDS: [&[u8]; 5] = [b"api_key", b"api-key", b"apikey", b"password", b"secret"];
+    /// Bytes that are looked at together.
+    const STEP: usize = 64;
     let bytes = text.as_bytes();
-    (0..bytes.len()).filter(|at| matches!(bytes[*at] | 0x20, b'a' | b'p' | b's')).any(|at| {
-        let starts = |word: &&[u8]| {
+    let begins = |at: usize| {
+        let is_word = |word: &&[u8]| {
             bytes.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word))
         };
-        WORDS.iter().any(starts)
+        WORDS.iter().any(is_word)
+    };
+    // This runs over each line as a whole: three letters tell almost every place apart, and without a
+    // way out of the loop the compiler looks at many places at once.
+    let suspect = |three: &[u8]| {
+        let [a, b, c] = [three[0] | 0x20, three[1] | 0x20, three[2] | 0x20];
+        let api = (a == b'a') & (b == b'p') & (c == b'i');
+        let password = (a == b'p') & (b == b'a') & (c == b's');
+        let secret = (a == b's') & (b == b'e') & (c == b'c');
+        api | password | secret
+    };
+    (0..bytes.len()).step_by(STEP).any(|from| {
+        let part = &bytes[from..bytes.len().min(from + STEP + 2)];
+        let any = part.windows(3).fold(false, |any, three| any | suspect(three));
+        any && (from..from + STEP).any(begins)
     })
 }
 

@@ -22,7 +22,7 @@ mod faults;
 pub(crate) mod tuning;
 
 /// The variable that holds the key of the providers.
-const KEY_VARIABLE: &str = "FAKE_KEY";
+pub(crate) const KEY_VARIABLE: &str = "FAKE_KEY";
 
 /// A service in front of providers.
 pub(crate) struct House {

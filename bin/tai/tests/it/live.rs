@@ -70,6 +70,7 @@ fn another(knob: &Knob, value: &str) -> String {
             words.iter().find(|word| **word != value).copied().unwrap().to_owned()
         }
         Kind::Text(Form::Breakers) => "openai=closed".to_owned(),
+        Kind::Text(Form::Share) => "0.25".to_owned(),
         Kind::Path | Kind::Address | Kind::Text(_) => panic!("{} is live", knob.name),
     }
 }
@@ -121,6 +122,7 @@ fn what_is_no_change_is_refused_and_not_shown() {
     // Nobody listens there, and nobody is told anything.
     let webhook = format!("http://127.0.0.1:1/{}", new_key());
     let bot = format!("7:{}", new_key());
+    let pairs = format!("api-key={provider}");
     let envs = [
         ("HMAC_SECRET_KEY", secrets[0].as_str()),
         ("JWT_SECRET_KEY", secrets[1].as_str()),
@@ -135,7 +137,10 @@ fn what_is_no_change_is_refused_and_not_shown() {
         ("TELEGRAM_BOT_TOKEN", bot.as_str()),
         ("TELEGRAM_CHAT_ID", "1"),
         ("SMTP_PASS", provider.as_str()),
+        ("LOG_HTTP_ENDPOINT", webhook.as_str()),
         ("LOG_HTTP_AUTH_HEADER", provider.as_str()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", webhook.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", pairs.as_str()),
     ];
     let tai = start_guarded(&dir, &admin, &envs);
     let mut operator = Caller::keyed(tai.address(), &admin);

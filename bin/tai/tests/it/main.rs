@@ -36,6 +36,7 @@ mod sight;
 mod start_stop;
 mod support;
 mod tamper;
+mod traces;
 mod validation;
 mod verbs;
 mod watch;

@@ -23,6 +23,8 @@ use testkit::{place, skip};
 
 use crate::support::*;
 
+mod cloud_log;
+
 /// One command, from its start to its end.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a commit is held up for a signal to be slow, and for a request to run out of time.
@@ -290,6 +292,7 @@ fn commands_that_look_for_faults() {
     room.fill();
     room.go_wrong(&receipt_id(&altered));
     type_rows("faults", &room);
+    cloud_log::assert_found(&room);
     room.stop();
 }
 

@@ -95,6 +95,10 @@ seen! {
     "LOG_HTTP_AUTH_HEADER" => log_http_auth_header,
     "LOG_HTTP_BUFFER_SIZE" => log_http_buffer_size,
     "LOG_HTTP_FLUSH_INTERVAL" => log_http_flush_interval,
+    "OTEL_EXPORTER_OTLP_ENDPOINT" => otel_exporter_otlp_endpoint,
+    "OTEL_EXPORTER_OTLP_HEADERS" => otel_exporter_otlp_headers,
+    "OTEL_SERVICE_NAME" => otel_service_name,
+    "TRACING_SAMPLE_RATE" => tracing_sample_rate,
     "STATUS_PAGE_DIR" => status_page_dir,
     "METRICS_ENABLED" => metrics_enabled,
 }
@@ -226,6 +230,7 @@ fn bad_values(kind: Kind) -> Vec<String> {
         Kind::Choice(_) => texts(&[MARKER, "Full", "sqlite memory", "INFO"]),
         Kind::Address => texts(&[MARKER, "localhost", "127.0.0.1:8080", "256.1.1.1", "[::1]"]),
         Kind::Text(Form::ProviderKey | Form::Word) => texts(&["zq7marker |", " zq7marker"]),
+        Kind::Text(Form::Share) => texts(&[MARKER, "1.1", "-0.1", ".5", "0,5"]),
         Kind::Text(Form::HeaderValue | Form::Line) => texts(&["zq7marker\u{e9}", " zq7marker"]),
         Kind::Text(_) => texts(&["zq7marker|", " zq7marker"]),
         // Any text is a path; a number in the file is none.

@@ -16,6 +16,8 @@ use super::forms::{
 };
 use super::requests::STREAM;
 
+/// An `X-Trace-Id`.
+pub(super) const TRACE_ID: &str = "^[A-Za-z0-9-]{1,64}$";
 /// The id of a receipt.
 pub(super) const RECEIPT_ID: &str = "^rcpt_[0-9a-f]{32}$";
 /// The id of a key.
@@ -38,8 +40,10 @@ pub(super) enum Told {
 
 impl Told {
     fn names(self) -> &'static [&'static str] {
-        const NAMES: [&str; 9] = [
+        const NAMES: [&str; 11] = [
             "X-Request-ID",
+            "X-Trace-Id",
+            "X-Span-Id",
             "X-RateLimit-Limit",
             "X-RateLimit-Remaining",
             "X-RateLimit-Reset",
@@ -50,9 +54,9 @@ impl Told {
             "Age",
         ];
         match self {
-            Told::All => &NAMES[..1],
-            Told::Keyed => &NAMES[..4],
-            Told::Decided => &NAMES[..7],
+            Told::All => &NAMES[..3],
+            Told::Keyed => &NAMES[..6],
+            Told::Decided => &NAMES[..9],
             Told::Kept => &NAMES,
         }
     }
@@ -109,6 +113,14 @@ pub(super) fn headers() -> Value {
     request_id["required"] = true.into();
     json!({
         "X-Request-ID": request_id,
+        "X-Trace-Id": header(
+            "the caller's X-Trace-Id, else the trace of its traceparent; only where it named one",
+            matching(TRACE_ID),
+        ),
+        "X-Span-Id": header(
+            "the handling of the request in that trace",
+            matching("^[0-9a-f]{16}$"),
+        ),
         "X-RateLimit-Limit": header("requests a second that the key may keep up", count()),
         "X-RateLimit-Remaining": header("requests that the key may send at once now", count()),
         "X-RateLimit-Reset": header("seconds until it may send a whole burst again", count()),

@@ -10,6 +10,7 @@ use ledger::Kind;
 use serde_json::{Map, Value, json};
 use types::{Scope, limits};
 
+use super::answers::TRACE_ID;
 use super::forms::{
     READABLE, defaulting, described, flag, id, integer, line, list, matching, may, must, nothing,
     or_null, readable, schema, sent, text, words,
@@ -73,6 +74,24 @@ pub(super) fn marketplace_headers() -> [Value; 3] {
             "X-Signature",
             "HMAC-SHA-256 of the body in hex, where entitlement events have to be signed",
             matching("^(sha256=)?[0-9A-Fa-f]{64}$"),
+        ),
+    ]
+}
+
+/// How a request says which trace it belongs to; what is of another form is passed over.
+pub(super) fn trace_headers() -> [Value; 2] {
+    let header =
+        |name, description, pattern| parameter("header", name, description, matching(pattern));
+    [
+        header(
+            "traceparent",
+            "W3C Trace Context: the trace that the request belongs to, and whether its spans are kept",
+            "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+        ),
+        header(
+            "X-Trace-Id",
+            "what lines of the log carry as traceId; with 32 hex digits, such as a UUID, the trace itself",
+            TRACE_ID,
         ),
     ]
 }

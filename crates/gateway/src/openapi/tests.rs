@@ -54,7 +54,7 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
             referred.insert(pointer);
         }
     });
-    for kind in ["schemas", "responses", "headers"] {
+    for kind in ["schemas", "responses", "headers", "parameters"] {
         for name in document["components"][kind].as_object().unwrap().keys() {
             let used = referred.contains(format!("/components/{kind}/{name}").as_str());
             assert!(used || name == "Refused405", "{kind} {name} is used nowhere");

@@ -14,6 +14,7 @@ use tracing::field::{Field, Visit};
 use types::Micros;
 use types::redact::{self, REDACTED};
 
+use super::alias::{self, Failure, USER_AGENT};
 use crate::trace::Context;
 
 /// Bytes of text that one field keeps.
@@ -41,7 +42,7 @@ impl Fields {
 
     /// Keeps a number or a flag.
     fn number(&mut self, name: &'static str, value: impl Into<Value>) {
-        if redact::is_sensitive_number(name) {
+        if is_sensitive(name) && redact::is_sensitive_number(name) {
             self.set(name, Value::from(REDACTED));
         } else {
             self.set(name, value.into());
@@ -139,7 +140,7 @@ fn cut(text: &str, limit: usize) -> &str {
 
 /// Redacted and no longer than the limit. Cut first, so that the scanner's work is bounded, and
 /// again because the replacement may be longer than what it replaced.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let masked = redact::mask(cut(text, VALUE_BYTES));
     if text.len() <= VALUE_BYTES && masked.len() <= VALUE_BYTES {
         return masked.into_owned();
@@ -152,13 +153,14 @@ fn clean(text: &str) -> String {
 /// the innermost outwards, that are not overridden. A name with a dot is a member of an object:
 /// `error.name` is `{"error": {"name": …}}`, as seeds 001 and 003 query it. `error` alone is
 /// `error.message`, and a line of level ERROR that names none has its event for a name, so that
-/// errors can be counted by it. `duration_ms` stands beside as `duration`, as seed 003 has it.
+/// errors can be counted by it. `duration_ms` stands beside as `duration`, as seed 003 has it; what seeds 000 to
+/// 002 query stands behind, see `alias`.
 #[must_use]
 pub fn format_line(
     at: Micros,
     level: Level,
     logger: &str,
-    event: &Fields,
+    event: Fields,
     spans: &[&Fields],
 ) -> String {
     let mut line = Line::new(at, level, logger, event);
@@ -166,42 +168,97 @@ pub fn format_line(
     line.finish()
 }
 
+/// The members of a line in the order in which they came, each name once. A line has few, and most
+/// lines are of requests, so that a list is quicker than a map.
+#[derive(Debug, Default)]
+pub(super) struct Members(Vec<(Cow<'static, str>, Value)>);
+
+impl Members {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    fn add(&mut self, name: &'static str, value: Value) {
+        let name = if name == "error" { "error.message" } else { name };
+        if let Some((outer, inner)) = name.split_once('.')
+            && !outer.is_empty()
+            && !inner.is_empty()
+        {
+            let outer = free_name(outer);
+            let at = self.place(&outer).unwrap_or_else(|| {
+                self.0.push((outer, Value::Object(Map::new())));
+                self.0.len() - 1
+            });
+            if let Value::Object(object) = &mut self.0[at].1 {
+                object.entry(inner).or_insert(value);
+                return;
+            }
+        }
+        let name = free_name(name);
+        match self.place(&name) {
+            None => self.0.push((name, value)),
+            Some(at) => {
+                if let Value::Object(object) = &mut self.0[at].1 {
+                    // `peer` beside `peer.name`: the object keeps both.
+                    object.entry("value").or_insert(value);
+                }
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|(known, _)| *known == name)
+    }
+}
+
 /// A line that is being put together.
 pub(super) struct Line {
     text: String,
-    members: Map<String, Value>,
-    order: Vec<String>,
+    members: Members,
+    /// Of a line of level ERROR.
+    failure: Option<Failure>,
+    context: Option<Context>,
 }
 
 impl Line {
-    pub(super) fn new(at: Micros, level: Level, logger: &str, event: &Fields) -> Line {
+    pub(super) fn new(at: Micros, level: Level, logger: &str, event: Fields) -> Line {
         let (level, severity) = words(level);
-        let mut line =
-            Line { text: String::with_capacity(512), members: Map::new(), order: Vec::new() };
-        let text = &mut line.text;
+        let mut text = String::with_capacity(1024);
         text.push_str("{\"timestamp\":\"");
         text.extend(at.to_text().map(char::from));
         for part in ["\",\"level\":\"", level, "\",\"severity\":\"", severity, "\",\"logger\":"] {
             text.push_str(part);
         }
-        push_json(text, &Value::from(logger));
-        let named = |wanted: &str| event.0.iter().find(|(name, _)| *name == wanted);
-        if let Some((_, name)) = named("event") {
-            text.push_str(",\"event\":");
-            push_json(text, name);
-        }
-        text.push_str(",\"message\":");
-        push_json(text, named("message").map_or(&Value::String(String::new()), |(_, value)| value));
-        for (name, value) in &event.0 {
-            if !matches!(*name, "event" | "message") {
-                line.member(name, value);
+        push_text(&mut text, logger);
+        let mut members = Members(Vec::with_capacity(event.0.len() + 4));
+        let (mut name, mut message) = (None, None);
+        for (field, value) in event.0 {
+            match field {
+                "event" => name = Some(value),
+                "message" => message = Some(value),
+                _ => members.add(field, value),
             }
         }
-        if level == "ERROR" {
-            let name = named("event").map_or_else(|| Value::from(logger), |(_, name)| name.clone());
-            line.member("error.name", &name);
+        if let Some(name) = &name {
+            text.push_str(",\"event\":");
+            push_json(&mut text, name);
         }
-        line
+        text.push_str(",\"message\":");
+        match &message {
+            Some(message) => push_json(&mut text, message),
+            None => text.push_str("\"\""),
+        }
+        let failure = (level == "ERROR").then(|| {
+            let code = name.unwrap_or_else(|| Value::from(logger));
+            members.add("error.name", code.clone());
+            let message = message.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+            Failure { logger: logger.to_owned(), code, message }
+        });
+        Line { text, members, failure, context: None }
     }
 
     /// Says which request it is about: `traceId` and `spanId`, behind `message`.
@@ -216,56 +273,38 @@ impl Line {
         ] {
             self.text.push_str(part);
         }
+        self.context = Some(*context);
     }
 
+    /// Adds the fields of a span around it whose names are not taken.
     pub(super) fn span(&mut self, fields: &Fields) {
         for (name, value) in &fields.0 {
-            self.member(name, value);
+            self.members.add(name, value.clone());
         }
-    }
-
-    /// Adds a member unless its name is taken.
-    fn member(&mut self, name: &'static str, value: &Value) {
-        let name = if name == "error" { "error.message" } else { name };
-        if let Some((outer, inner)) = name.split_once('.')
-            && !outer.is_empty()
-            && !inner.is_empty()
-        {
-            let outer = free_name(outer);
-            let slot = self.slot(&outer).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(object) = slot {
-                object.entry(inner).or_insert_with(|| value.clone());
-                return;
-            }
-        }
-        let name = free_name(name);
-        if let Value::Object(object) = self.slot(&name).or_insert_with(|| value.clone()) {
-            // `peer` beside `peer.name`: the object keeps both.
-            object.entry("value").or_insert_with(|| value.clone());
-        }
-    }
-
-    fn slot(&mut self, name: &str) -> serde_json::map::Entry<'_> {
-        if !self.members.contains_key(name) {
-            self.order.push(name.to_owned());
-        }
-        self.members.entry(name)
     }
 
     pub(super) fn finish(mut self) -> String {
-        for name in &self.order {
-            if let Some(value) = self.members.get(name) {
-                self.text.push(',');
-                push_json(&mut self.text, &Value::from(name.as_str()));
-                self.text.push(':');
-                let from = self.text.len();
-                push_json(&mut self.text, value);
-                if name == "duration_ms" && !self.members.contains_key("duration") {
-                    let to = self.text.len();
-                    self.text.push_str(",\"duration\":");
-                    self.text.extend_from_within(from..to);
-                }
+        let is_request = alias::is_request(&self.members);
+        for (name, value) in &self.members.0 {
+            if is_request && name == USER_AGENT {
+                continue;
             }
+            self.text.push(',');
+            push_text(&mut self.text, name);
+            self.text.push(':');
+            let from = self.text.len();
+            push_json(&mut self.text, value);
+            if name == "duration_ms" && !self.members.contains("duration") {
+                let to = self.text.len();
+                self.text.push_str(",\"duration\":");
+                self.text.extend_from_within(from..to);
+            }
+        }
+        if is_request {
+            alias::request(&mut self.text, &self.members);
+        }
+        if let Some(failure) = &self.failure {
+            alias::failure(&mut self.text, &self.members, failure, self.context.as_ref());
         }
         // Seed 003 takes a line that speaks of a password and does not say REDACTED for a leak.
         // A sentence that only mentions one therefore says that it was looked at.
@@ -279,7 +318,7 @@ impl Line {
     }
 }
 
-fn free_name(name: &str) -> Cow<'_, str> {
+fn free_name(name: &'static str) -> Cow<'static, str> {
     match name {
         "event" | "message" | "redaction" => Cow::Owned(format!("{name}_")),
         own if OWN_NAMES.contains(&own) => Cow::Owned(format!("{own}_")),
@@ -287,9 +326,25 @@ fn free_name(name: &str) -> Cow<'_, str> {
     }
 }
 
-fn push_json(out: &mut String, value: &Value) {
-    // `Display` of a JSON value is its compact form, and writing to a string cannot fail.
-    let _infallible = write!(out, "{value}");
+pub(crate) fn push_json(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => push_text(out, text),
+        // `Display` of a JSON value is its compact form, and writing to a string cannot fail.
+        _ => {
+            let _infallible = write!(out, "{value}");
+        }
+    }
+}
+
+/// A JSON string. Most texts have nothing to escape.
+fn push_text(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')) {
+        let _infallible = write!(out, "{}", Value::from(text));
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// The level as the seeds grep it and as Google's logging ranks it.

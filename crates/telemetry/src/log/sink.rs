@@ -14,9 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::FileOptions;
-use super::outbox::Outbox;
 use super::text::readable;
 use crate::Error;
+use crate::outbox::Outbox;
 
 /// Lines that wait for the writer.
 const QUEUE_LINES: usize = 8192;
@@ -114,7 +114,7 @@ impl LogHandle {
     #[must_use]
     pub fn dropped(&self) -> Vec<(&'static str, u64)> {
         let own = (self.name, self.queue.progress.dropped.load(Ordering::Relaxed));
-        let sent = self.outbox.as_ref().map(|outbox| (Outbox::NAME, outbox.dropped()));
+        let sent = self.outbox.as_ref().map(|outbox| ("http", outbox.dropped()));
         std::iter::once(own).chain(sent).collect()
     }
 

@@ -102,8 +102,55 @@ fn an_error_tells_its_causes() {
     });
     assert_eq!(lines.len(), 1);
     let wanted =
-        r#""error":{"message":"the store failed: disk gone, token=REDACTED","name":"Outer"}}"#;
-    assert!(lines[0].ends_with(wanted), "{}", lines[0]);
+        r#""error":{"message":"the store failed: disk gone, token=REDACTED","name":"Outer"},"#;
+    assert!(lines[0].contains(wanted), "{}", lines[0]);
+    let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    let text = "the store failed: disk gone, token=REDACTED";
+    assert_eq!(line["error_message"], text);
+    assert_eq!(line["error_trace"], format!("{}: write: {text}", module_path!()));
+}
+
+#[test]
+fn a_request_and_an_error_in_it_are_told_by_the_names_of_others_too() {
+    let context = crate::trace::Context::read(None, None, 0xab).of("POST", "/marketplace");
+    let lines = logged(Level::INFO, || {
+        crate::trace::within(Some(context), || {
+            error!(event = "append_failed", "cannot write");
+            error!(event = "odd", path = "own", error_code = "own", "beside");
+            info!(
+                event = "request_completed",
+                method = "POST",
+                path = "/marketplace",
+                status = 503,
+                duration_ms = 1.5,
+                client_ip = "10.0.0.1",
+                user_agent = "curl/8 password=hunter2",
+                tenant_id = "acme",
+            );
+        });
+        error!(event = "alone", "elsewhere");
+    });
+    let lines: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = serde_json::json!({
+        "requestMethod": "POST",
+        "requestUrl": "/marketplace",
+        "status": 503,
+        "userAgent": "curl/8 password=REDACTED",
+        "remoteIp": "10.0.0.1",
+        "clientIp": "10.0.0.1",
+        "latency": "0.001500s",
+    });
+    assert_eq!(lines[2]["httpRequest"], expected);
+    assert_eq!((&lines[2]["customer_id"], lines[2].get("user_agent")), (&"acme".into(), None));
+    let failure = |at: usize, name: &str| lines[at][name].as_str();
+    assert_eq!(failure(0, "error_code"), Some("append_failed"));
+    assert_eq!(failure(0, "error_message"), Some("cannot write"));
+    assert_eq!(failure(0, "request"), Some("POST /marketplace"));
+    assert_eq!(failure(0, "path"), Some("/marketplace"));
+    assert_eq!((failure(1, "path"), failure(1, "error_code")), (Some("own"), Some("own")));
+    assert_eq!((failure(3, "request"), failure(3, "error_code")), (None, Some("alone")));
+    assert!(lines[2].get("error_code").is_none(), "it is no error");
 }
 
 #[test]

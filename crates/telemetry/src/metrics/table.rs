@@ -129,7 +129,7 @@ metrics! {
     receipts_replayed, "tai_receipts_replayed_total", counter, [], &[], "Repeated requests answered with the receipt of the first.";
     store_stage, "tai_store_stage", gauge, [], &[], "Where a shared receipt store stands: 0 away, 1 reads, 2 writes, 3 signals, 4 up.";
     receipts_spooled, "tai_receipts_spooled", gauge, [], &[], "Receipts that wait on this machine for the receipt store to be back.";
-    receipts_told, "receipts_emitted_total", counter, [], &[], "Receipts that whoever asked was told of, in this process.";
+    receipts_emitted, "receipts_emitted_total", counter, [], &[], "Receipts that whoever asked was told of, in this process.";
     receipts_durable, "receipts_durable_total", counter, [], &[], "Receipts that the receipt store took from this process.";
     receipts_flushed, "tai_receipts_flushed_total", counter, [], &[], "Receipts that were carried over to the receipt store after it had been away.";
     signals_queued, "tai_signals_queued", gauge, [], &[], "Signals that wait on this machine for the receipt store to be back.";
@@ -169,6 +169,7 @@ metrics! {
     incidents_open, "tai_incidents_open", gauge, ["severity"], &[], "Incidents that are not resolved.";
     notices, "tai_notices_total", counter, ["outcome"], &[], "Attempts to tell a channel of an incident: delivered, again where it is to be tried again, refused, unknown where no answer came.";
     log_lines_dropped, "tai_log_lines_dropped_total", counter, ["sink"], &[], "Log lines lost because a sink fell behind or failed, by stdout, file or http.";
+    trace_spans_dropped, "tai_trace_spans_dropped_total", counter, [], &[], "Spans lost because their collector fell behind or did not take them.";
     safety_relaxed, "tai_safety_relaxed", gauge, ["setting"], &[], "1 while the setting gives up a guarantee.";
     health_up, "health_up", gauge, [], &[], "1 while /health answers 200, 0 while it does not.";
     memory_usage_bytes, "memory_usage_bytes", gauge, ["type"], &[], "Memory in bytes: rss is resident; heap_used is resident and backed by no file, where the system tells it apart, else rss; heap_total is what heap_used may grow to, memory_limit_bytes.";
@@ -261,6 +262,12 @@ impl Metrics {
     /// caller: two at once could count a loss twice.
     pub fn log_lines_dropped_reach(&self, sink: &'static str, total: u64) {
         let dropped = self.log_lines_dropped.with([sink]);
+        dropped.inc_by(total.saturating_sub(dropped.get()));
+    }
+
+    /// The same for the spans that were lost.
+    pub fn trace_spans_dropped_reach(&self, total: u64) {
+        let dropped = &self.trace_spans_dropped;
         dropped.inc_by(total.saturating_sub(dropped.get()));
     }
 }

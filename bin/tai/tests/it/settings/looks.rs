@@ -25,6 +25,7 @@ mod validation;
 pub(super) use crate::calls::cache::{ai_cache_max_bytes, ai_cache_ttl_s, redis_url};
 pub(super) use crate::calls::tuning::*;
 pub(super) use crate::hook::{action_hook_secret, action_hook_url, action_timeout_ms};
+pub(super) use crate::traces::looks::*;
 pub(super) use access::*;
 pub(super) use logs::*;
 pub(super) use validation::*;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use engine::outbound::{Boxed, DependencyState, ReplyBody};
-use telemetry::log::OutboxOptions;
+use telemetry::outbox::OutboxOptions;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -18,31 +18,36 @@ type Answer = (Option<u16>, Option<Duration>);
 /// When it was asked after the start, the body, the headers.
 type Request = (Duration, String, Vec<(&'static str, String)>);
 
-struct Collector {
+struct Scripted {
     answers: Mutex<VecDeque<Answer>>,
     asked: mpsc::Sender<Request>,
     started: Instant,
 }
 
-struct Empty;
+/// What a collector of spans says beside a status of 202 here: it kept all but one.
+struct Body(Option<Bytes>);
 
-impl ReplyBody for Empty {
+const ALL_BUT_ONE: &[u8] = br#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"old"}}"#;
+
+impl ReplyBody for Body {
     fn chunk(&mut self) -> Boxed<'_, Option<Result<Bytes, SendError>>> {
-        Box::pin(std::future::ready(None))
+        Box::pin(std::future::ready(self.0.take().map(Ok)))
     }
     fn judge(&mut self, _: Verdict) {}
 }
 
-impl Outbound for Collector {
+impl Outbound for Scripted {
     fn send(&self, attempt: Attempt) -> Boxed<'_, Result<Reply, SendError>> {
-        assert_eq!((attempt.dependency, attempt.path.as_str()), ("log_http", "/ingest"));
+        assert!(["log_http", "otlp"].contains(&attempt.dependency));
+        assert_eq!(attempt.path, "/ingest");
         let body = String::from_utf8(attempt.body.to_vec()).unwrap();
         let _ = self.asked.try_send((self.started.elapsed(), body, attempt.headers));
         let next = self.answers.lock().unwrap().pop_front();
         let (status, retry_after) = next.unwrap_or((Some(200), None));
         Box::pin(std::future::ready(match status {
             Some(status) => {
-                let (content_type, body) = (String::new(), Box::new(Empty) as _);
+                let body = Body((status == 202).then(|| Bytes::from_static(ALL_BUT_ONE)));
+                let (content_type, body) = (String::new(), Box::new(body) as _);
                 Ok(Reply { status, retry_after, content_type, body })
             }
             None => Err(SendError::Connect),
@@ -58,21 +63,26 @@ impl Outbound for Collector {
 
 struct World {
     outbox: Outbox,
-    shipper: Arc<LogShipper>,
+    shipper: Arc<Shipper>,
     asked: mpsc::Receiver<Request>,
 }
 
 fn world(batch_lines: usize, answers: &[Answer]) -> World {
+    carrying(Cargo::Lines, batch_lines, answers)
+}
+
+fn carrying(cargo: Cargo, batch_lines: usize, answers: &[Answer]) -> World {
     let (tell, asked) = mpsc::channel(64);
-    let collector = Collector {
+    let outbound = Scripted {
         answers: Mutex::new(answers.iter().copied().collect()),
         asked: tell,
         started: Instant::now(),
     };
     let outbox = Outbox::new(OutboxOptions { batch_lines, flush_interval: FLUSH });
-    let endpoint = LogEndpoint::new("http://127.0.0.1:9/ingest").unwrap();
-    let shipper =
-        LogShipper::new(Arc::new(collector), outbox.clone(), &endpoint, Some("Bearer swordfish"));
+    let collector = Collector::new(cargo, "http://127.0.0.1:9/ingest").unwrap();
+    let headers = vec![("authorization", "Bearer swordfish".to_owned())];
+    let around = ("{\"logs\":[".to_owned(), "]}");
+    let shipper = Shipper::new(Arc::new(outbound), outbox.clone(), collector, headers, around);
     World { outbox, shipper, asked }
 }
 
@@ -172,17 +182,40 @@ async fn the_end_tries_once() {
     assert!(world.asked.try_recv().is_err());
 }
 
-#[test]
-fn an_endpoint_keeps_its_path_as_it_is() {
-    for (url, base, path) in [
-        ("http://127.0.0.1:9/ingest", "http://127.0.0.1:9", "/ingest"),
-        ("https://logs.example.com", "https://logs.example.com", "/"),
-        ("https://logs.example.com/a/b/", "https://logs.example.com", "/a/b/"),
+#[tokio::test(start_paused = true)]
+async fn spans_are_tried_again_where_the_protocol_allows_it_and_given_up_elsewhere() {
+    let wait = Some(Duration::from_secs(9));
+    for (status, again) in [
+        (429, true),
+        (502, true),
+        (503, true),
+        (504, true),
+        (400, false),
+        (401, false),
+        (404, false),
+        (422, false),
+        (500, false),
+        (501, false),
+        (301, false),
     ] {
-        let endpoint = LogEndpoint::new(url).unwrap();
-        assert_eq!((endpoint.dependency.base.as_str(), endpoint.path.as_str()), (base, path));
+        let mut world = carrying(Cargo::Spans, 1, &[(Some(status), wait)]);
+        world.push(&["1", "2"]);
+        let seen = world.next(2).await;
+        let expected = if again { (9, logs("1")) } else { (0, logs("2")) };
+        assert_eq!(seen[1], expected, "{status}");
+        assert_eq!(world.outbox.dropped(), u64::from(!again), "{status}");
     }
-    for url in ["", "logs.example.com", "http://8.8.8.8/a?b=c", "http://user@a/"] {
-        assert!(LogEndpoint::new(url).is_err(), "{url}");
+    let mut world = carrying(Cargo::Spans, 2, &[(Some(413), None)]);
+    world.push(&["1", "2"]);
+    assert_eq!(world.next(2).await[1].1, logs("1"), "halved");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_that_a_collector_did_not_keep_are_counted_as_lost() {
+    for (cargo, lost) in [(Cargo::Spans, 1), (Cargo::Lines, 0)] {
+        let world = carrying(cargo, 2, &[(Some(202), None)]);
+        world.push(&["1", "2"]);
+        world.shipper.finish(FLUSH).await;
+        assert_eq!(world.outbox.dropped(), lost);
     }
 }

@@ -1,7 +1,8 @@
-//! Lines that wait to be sent elsewhere.
+//! What waits to be sent elsewhere: lines of the log, or spans.
 //!
-//! Owns: the bounded queue, its order, and the count of what was lost. Refuses to know: where lines
-//! go, and how they are sent. A caller never waits: what is too much pushes out the oldest.
+//! Owns: the bounded queue, its order, and the count of what was lost. Refuses to know: what a line
+//! says, where lines go, and how they are sent. A caller never waits: what is too much pushes out the
+//! oldest.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,12 +54,6 @@ impl Queue {
 }
 
 impl Outbox {
-    /// Its name in the count of what was lost.
-    pub const NAME: &'static str = "http";
-
-    /// The dependency that takes the lines. What is said about it is not sent to it.
-    pub const DEPENDENCY: &'static str = "log_http";
-
     /// An empty queue.
     #[must_use]
     pub fn new(options: OutboxOptions) -> Outbox {
@@ -144,8 +139,9 @@ impl Taken {
         &self.lines
     }
 
-    /// They arrived.
-    pub fn arrived(mut self) {
+    /// They arrived, all but so many that the far side did not keep.
+    pub fn arrived(mut self, refused: u64) {
+        self.outbox.lost(refused.min(self.lines.len() as u64));
         self.lines.clear();
     }
 
@@ -191,13 +187,13 @@ mod tests {
         assert_eq!(lines(&taken), ["a", "b"]);
         outbox.push("f".to_owned());
         drop(taken);
-        outbox.take(1).unwrap().arrived();
+        outbox.take(1).unwrap().arrived(0);
         outbox.take(1).unwrap().lose();
         assert_eq!(lines(&outbox.take(9)), ["c", "d", "e", "f"]);
         assert_eq!(lines(&outbox.take(0)), ["c"], "one at least");
-        outbox.take(9).unwrap().arrived();
+        outbox.take(9).unwrap().arrived(2);
         assert!(outbox.take(9).is_none());
-        assert_eq!(outbox.dropped(), 1);
+        assert_eq!(outbox.dropped(), 3);
     }
 
     #[test]
