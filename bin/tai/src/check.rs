@@ -108,6 +108,10 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
             let channels =
                 if channels.is_empty() { "none".to_owned() } else { channels.join(", ") };
             say(&format!("channels: {channels}"));
+            let people = rules.oncall().rota().people().iter();
+            for person in people.filter(|person| person.channels.is_empty()) {
+                complain(&format!("tai: no channel that is set up reaches {}", person.name));
+            }
             if let Some(file) = bodies {
                 say(&format!("validation rules are valid: {}", file.note));
             }

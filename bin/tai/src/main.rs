@@ -17,6 +17,7 @@ mod ledger_verbs;
 mod live;
 mod observe;
 mod options;
+mod planned_stop;
 mod providers;
 mod pull;
 mod rules_file;

@@ -41,9 +41,9 @@ use crate::options::{
 use crate::providers::{self, Providers};
 use crate::pull::{self, Pulled};
 use crate::rules_file::{self, RulesFile};
-use crate::status_copy;
 use crate::stores::{self, Served};
 use crate::watch::{self, Watch};
+use crate::{planned_stop, status_copy};
 
 /// The subsystem that keeps a connection to Redis.
 const REDIS: &str = "redis";
@@ -153,6 +153,8 @@ async fn serve(
     };
     tracing::info!(event = "listening", address = %address, "listening");
     tell_manager(&[NotifyState::Ready, NotifyState::Custom(&ready_word(address))]);
+    let dir = settings.ledger_dir.clone();
+    planned_stop::soon(move || planned_stop::clear(&dir)).await;
     let end = tokio::select! {
         () = signals.asked(&log) => End::Asked,
         ask = live.asked() => match ask {
@@ -162,6 +164,11 @@ async fn serve(
         () = parts.engine.store_failed() => End::StoreFailed,
     };
     tracing::info!(event = "shutdown", "shutting down");
+    if !matches!(end, End::StoreFailed) {
+        // Whoever watches from outside need not wake anybody for it.
+        let (dir, now) = (settings.ledger_dir.clone(), parts.engine.clock().now());
+        planned_stop::soon(move || planned_stop::leave(&dir, now)).await;
+    }
     if !matches!(end, End::Restart) {
         // To systemd a process that says so and does not end has hung.
         tell_manager(&[NotifyState::Stopping]);

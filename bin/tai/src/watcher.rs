@@ -5,13 +5,14 @@
 //! know: the inside of the service. It opens no ledger and no port, so that nothing that the service
 //! dies of is in here too.
 //!
-//! Three failed probes in a row begin an outage and three good ones end it. Each channel is told on its
-//! own, until it has taken it. While the service is up, somebody outside hears a heartbeat: whoever
+//! Three failed probes in a row begin an outage and three good ones end it. A stop that is meant is none
+//! until it lasts too long. Each channel is told on its own, until it has taken it. While the service is up, somebody outside hears a heartbeat: whoever
 //! misses it knows that the service, the watcher or the whole machine is gone.
 
 mod book;
 mod hook;
 mod leases;
+mod lock;
 mod probe;
 mod shelf;
 mod words;
@@ -28,20 +29,21 @@ use egress::Channels;
 use engine::clock::SystemClock;
 use engine::notify::{ChannelFacts, Courier, Delivery};
 use futures_util::future::join_all;
+use governors::Rules;
 use serde_json::json;
 use settings::Settings;
 use telemetry::log::LogOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 use tokio::time::MissedTickBehavior;
-use types::{Clock, Severity};
+use types::{Clock, Micros, Severity};
 
 use crate::cli::{EXIT_OK, usage_error};
 use crate::client::{Call, Client};
 use crate::options::log_options;
-use crate::{ctl, serve, watch};
+use crate::{ctl, planned_stop, serve, watch};
 use book::Book;
-use hook::Hook;
+use hook::{Hook, Unheard};
 use probe::{Streak, Turn, Verdict};
 use shelf::Shelf;
 
@@ -73,9 +75,12 @@ pub(crate) struct Watching {
     /// Seconds that a probe may take.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     timeout: Duration,
-    /// Seconds after which an outage that lasts is told again.
+    /// Seconds after which an outage that lasts is told again, to the next step of the ladder.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "300")]
     repeat: Duration,
+    /// Seconds that a stop that is meant may last before it is told like any other.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "120")]
+    planned: Duration,
     /// Seconds between heartbeats to WATCH_HEARTBEAT_URL.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     heartbeat: Duration,
@@ -101,11 +106,14 @@ pub(crate) fn run(
     settings: &Settings,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> anyhow::Result<ExitCode> {
+    let path = how.state.clone().or_else(|| variable(STATE_VARIABLE).map(PathBuf::from));
+    let path = path.unwrap_or_else(|| PathBuf::from(STATE_FILE));
     let ready = target(&how, settings, variable).and_then(|target| {
-        let parts = prepare(settings, variable);
-        parts.map(|parts| (target, parts)).map_err(|mistake| vec![format!("{mistake:#}")])
+        let parts = prepare(settings, variable).map_err(|mistake| vec![format!("{mistake:#}")])?;
+        let lock = lock::take(&path).map_err(|mistake| vec![mistake])?;
+        Ok((target, parts, lock))
     });
-    let ((base, key), parts) = match ready {
+    let ((base, key), parts, _lock) = match ready {
         Ok(ready) => ready,
         Err(mistakes) => return Ok(usage_error(&mistakes)),
     };
@@ -113,14 +121,13 @@ pub(crate) fn run(
     // The service's file is its own; whoever starts this process keeps its output.
     let options = LogOptions { file: None, outbox: None, ..log_options(settings) };
     let log = telemetry::log::init(&options, Arc::clone(&clock) as Arc<dyn Clock>)?;
-    let path = how.state.clone().or_else(|| variable(STATE_VARIABLE).map(PathBuf::from));
     let client = Client::new(&base, None)?;
     let watcher = Watcher {
         health: format!("{}/health", base.trim_end_matches('/')),
         base,
         key,
         client: Arc::new(client),
-        shelf: Shelf::open(path.unwrap_or_else(|| PathBuf::from(STATE_FILE))),
+        shelf: Shelf::open(path),
         is_up: Sender::new(false),
         how,
         clock,
@@ -154,8 +161,11 @@ fn target(
 /// What is read before anything starts.
 struct Parts {
     channels: Arc<Channels>,
-    /// Those that are told, in the order of the policy.
+    rules: Rules,
+    /// Those that may be told, in the order of the policy.
     told: Vec<String>,
+    /// Where the service leaves its marks.
+    ledger_dir: PathBuf,
     heartbeat: Option<Hook>,
     restart: Option<Hook>,
 }
@@ -169,7 +179,6 @@ fn prepare(
     let names: Vec<String> = channels.channels().into_iter().map(|facts| facts.name).collect();
     let set_up: Vec<&str> = names.iter().map(String::as_str).collect();
     let rules = serve::catalogue(settings)?.with_channels(&set_up);
-    let first = rules.oncall().ladder(Severity::Sev1).first();
     let hook = |name: &str| {
         let url = variable(name).map(|url| url.into_string().ok().context("is not text"));
         url.transpose()
@@ -178,7 +187,9 @@ fn prepare(
             .transpose()
     };
     Ok(Parts {
-        told: first.map(|step| step.tell.clone()).unwrap_or_default(),
+        told: rules.oncall().reach(Severity::Sev1),
+        rules,
+        ledger_dir: settings.ledger_dir.clone(),
         channels: Arc::new(channels),
         heartbeat: hook(HEARTBEAT_VARIABLE)?,
         restart: hook(RESTART_VARIABLE)?,
@@ -241,6 +252,8 @@ impl Watcher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let repeat_us = i64::try_from(self.how.repeat.as_micros()).unwrap_or(i64::MAX);
         let mut words = String::new();
+        // Since when it is down by a stop that is meant.
+        let mut meant = None;
         loop {
             ticks.tick().await;
             let made = self.clock.now();
@@ -264,14 +277,24 @@ impl Watcher {
                 Turn::Up => drop(self.is_up.send_if_modified(|up| !std::mem::replace(up, true))),
                 Turn::Unsure => {}
                 Turn::Died { since, reason } => {
-                    self.is_up.send_replace(false);
-                    tracing::error!(event = "service_dead", reason, "the service does not serve");
-                    self.shelf.change(|book| book.begin(since, &reason, now));
+                    meant = self.died(since, &reason).await;
+                    if meant.is_some() {
+                        tracing::info!(
+                            event = "service_stopped",
+                            reason,
+                            "the service was stopped on purpose"
+                        );
+                    }
                 }
-                Turn::Down { reason } => {
-                    self.shelf.change_if(|book| book.lasts(&reason, now, repeat_us));
-                }
+                Turn::Down { reason } => match meant {
+                    Some(since) => meant = self.died(since, &reason).await,
+                    None => {
+                        let next = |round| self.step(round);
+                        self.shelf.change_if(|book| book.lasts(&reason, now, repeat_us, next));
+                    }
+                },
                 Turn::Back { since } => {
+                    meant = None;
                     self.is_up.send_replace(true);
                     tracing::info!(event = "service_back", "the service serves again");
                     self.shelf.change(|book| book.end(since));
@@ -279,6 +302,38 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// An outage begins, unless the service was stopped on purpose and may still come back: then this
+    /// is since when it is down.
+    async fn died(&self, since: Micros, reason: &str) -> Option<Micros> {
+        if self.is_meant().await {
+            return Some(since);
+        }
+        self.is_up.send_replace(false);
+        tracing::error!(event = "service_dead", reason, "the service does not serve");
+        let channels = self.step(1);
+        let now = self.clock.now();
+        self.shelf.change(|book| book.begin(since, reason, now, &channels));
+        None
+    }
+
+    /// True while a stop that is meant may last.
+    async fn is_meant(&self) -> bool {
+        let dir = self.parts.ledger_dir.clone();
+        let read = planned_stop::soon(move || planned_stop::read(&dir)).await;
+        let Some(began) = read.flatten() else { return false };
+        let limit_us = i64::try_from(self.how.planned.as_micros()).unwrap_or(i64::MAX);
+        // One from the future says nothing of how long it has lasted.
+        (0..limit_us).contains(&(self.clock.now().0 - began.0))
+    }
+
+    /// Whom a round calls: it climbs the ladder, and stays at its end. What the ledger knows of
+    /// overrides is not known here.
+    fn step(&self, round: u32) -> Vec<String> {
+        let steps = self.parts.rules.oncall().steps_at(Severity::Sev1, self.clock.now());
+        let at = usize::try_from(round).unwrap_or(usize::MAX).min(steps.len());
+        steps.into_iter().nth(at.saturating_sub(1)).unwrap_or_default()
     }
 
     async fn ask(&self) -> Verdict {
@@ -393,7 +448,8 @@ impl Watcher {
             let heard = hook.knock(None).await.err();
             match &heard {
                 _ if heard == failure => {}
-                Some(why) => {
+                Some(unheard) => {
+                    let why = unheard.why.as_str();
                     tracing::warn!(event = "heartbeat_failed", why, "nobody hears the heartbeat");
                 }
                 None => tracing::info!(event = "heartbeat_heard", "the heartbeat is heard again"),
@@ -403,10 +459,12 @@ impl Watcher {
         }
     }
 
-    /// Asks for a restart, once in an outage and not before the page is on its way.
+    /// Asks for a restart, once in an outage and not before the page is on its way. Where nobody was
+    /// reached it is asked again for some time.
     async fn restart(&self) {
         let Some(hook) = &self.parts.restart else { return std::future::pending().await };
         let mut changes = self.shelf.changes();
+        let mut pause = AGAIN_FIRST;
         loop {
             changes.mark_unchanged();
             let due = self.shelf.look(|book| book.restart_due(&self.parts.told).cloned());
@@ -421,8 +479,22 @@ impl Watcher {
             self.shelf.kept(number).await;
             let body = json!({ "incident": words::incident(&outage), "reason": outage.reason });
             match hook.knock(Some(body)).await {
-                Ok(()) => tracing::info!(event = "restart_asked", "a restart was asked for"),
-                Err(why) => {
+                Ok(()) => {
+                    pause = AGAIN_FIRST;
+                    tracing::info!(event = "restart_asked", "a restart was asked for");
+                }
+                Err(Unheard { why, is_unreachable: true }) if self.asks_again() => {
+                    tracing::warn!(
+                        event = "restart_unheard",
+                        why,
+                        wait_ms = pause.as_millis(),
+                        "whoever restarts the service is asked again"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(AGAIN_LAST);
+                }
+                Err(Unheard { why, .. }) => {
+                    pause = AGAIN_FIRST;
                     tracing::error!(
                         event = "restart_not_asked",
                         why,
@@ -431,6 +503,13 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Notes that whoever restarts was not reached; false where that was so often enough.
+    fn asks_again(&self) -> bool {
+        let mut again = false;
+        self.shelf.change(|book| again = book.restart_unheard());
+        again
     }
 
     /// Forgets what everybody has been told.

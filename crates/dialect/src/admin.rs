@@ -4,6 +4,7 @@
 //! whether a key exists.
 
 pub mod incidents;
+pub mod planned;
 
 use types::{Scope, Scopes, TenantId, limits};
 

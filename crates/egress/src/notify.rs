@@ -410,12 +410,14 @@ impl Channel {
                 (request, webhook::read)
             }
             ChannelKind::Statuspage { key, page, components, .. } => {
-                // The first that is affected, whatever came to it later.
-                let mut affected = notice.component.split(',');
-                let component =
-                    affected.find_map(|name| components.iter().find(|(own, _)| own == name));
-                let component = component.map(|(_, id)| id.as_str());
-                let page = statuspage::Page { id: page, key: key.expose(), component };
+                let mut affected: Vec<&str> = Vec::new();
+                for name in notice.component.split(',') {
+                    let found = components.iter().find(|(own, _)| own == name);
+                    let id = found.map(|(_, id)| id.as_str());
+                    affected.extend(id.filter(|id| !affected.contains(id)));
+                }
+                let components = affected.as_slice();
+                let page = statuspage::Page { id: page, key: key.expose(), components };
                 return self.publish(address, notice, &page, until).await;
             }
             // Has no address.

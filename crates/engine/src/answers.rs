@@ -52,7 +52,7 @@ fn answer(shared: &Shared, group: Group) {
         metrics.governor_transitions.with([governor, from, to]).inc();
     }
     if shared.duty == Duty::Ledger {
-        metrics.receipts_emitted.inc_by(group.batch.entries.len() as u64);
+        metrics.receipts_told.inc_by(group.batch.entries.len() as u64);
     }
     for entry in &group.batch.entries {
         metrics.receipt_emitted(entry.kind.as_str(), 1);

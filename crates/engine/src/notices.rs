@@ -22,7 +22,7 @@ use governors::notices::Channel;
 use governors::{
     Command, IncidentChange, IncidentDeed, IncidentStatus, NoticeChange, TellOutcome, Telling,
 };
-use ledger::View;
+use ledger::{MetaView, View};
 use types::{ReceiptId, Severity, StreamName, limits};
 
 use crate::act::{Engine, Request};
@@ -296,7 +296,11 @@ fn notice(view: &View<'_>, story: Option<&Story>, is_repeat: bool, is_public: bo
     let severity = meta("severity").and_then(|word| Severity::parse(&word));
     let severity = severity.map_or(4, Severity::number);
     let title = meta("title").unwrap_or_default();
-    let component = meta("components").or(meta("component")).unwrap_or_default();
+    let component = match (meta("components"), meta("component")) {
+        // One that joins is not among those of before.
+        (Some(all), Some(one)) if !all.split(',').any(|held| held == one) => format!("{all},{one}"),
+        (all, one) => all.or(one).unwrap_or_default(),
+    };
     let rule = view.rule.map(|rule| rule.text().into_owned()).unwrap_or_default();
     let status = view.state_to.and_then(|word| IncidentStatus::parse(&word.text()));
     let began = view.meta_int("began_us");
@@ -331,6 +335,11 @@ fn notice(view: &View<'_>, story: Option<&Story>, is_repeat: bool, is_public: bo
                 eta_us: None,
             })
         }
+    };
+    let is_shown = matches!(view.meta("public"), Some(MetaView::Bool(true)));
+    let text = match is_shown && !detail.is_empty() {
+        true => format!("{text}\n{detail}"),
+        false => text,
     };
     let text =
         if is_repeat { format!("(You may have been told this before.)\n{text}") } else { text };

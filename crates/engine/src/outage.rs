@@ -166,6 +166,8 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
         | Command::Alert(_)
         | Command::Incident(_)
         | Command::Silence(_)
+        | Command::Override(_)
+        | Command::Maintenance(_)
         | Command::Notice(_)
         | Command::Refused { .. } => false,
     }

@@ -179,7 +179,7 @@ impl Engine {
                 let spools_left: Vec<Arc<Spool>> = left.into_iter().map(spool).collect();
                 // Told of by an earlier life, and to be accounted for by this one.
                 let held = spools_left.iter().map(|spool| spool.held.load(Ordering::Acquire)).sum();
-                self.inner().common.metrics.receipts_emitted.inc_by(held);
+                self.inner().common.metrics.receipts_told.inc_by(held);
                 spools.left().extend(spools_left);
                 spools.held_back.store(held_back, Ordering::Release);
                 self.show_spooled();
@@ -222,7 +222,7 @@ impl Engine {
         let decided = self.decide_on(pipeline, request, keyed, None).await?;
         if let Some(Decided { receipt, replayed: false, .. }) = &decided {
             spool.held.fetch_add(1, Ordering::AcqRel);
-            self.inner().common.metrics.receipts_emitted.inc();
+            self.inner().common.metrics.receipts_told.inc();
             self.show_spooled();
             tracing::info!(
                 event = "receipt_spooled",

@@ -6,6 +6,7 @@
 mod incidents;
 mod keys;
 mod live;
+mod planned;
 pub(crate) mod sight;
 
 use std::net::IpAddr;
@@ -71,6 +72,8 @@ impl Admin {
                 | Admin::SilenceSet
                 | Admin::IncidentDeclare
                 | Admin::IncidentAct
+                | Admin::OverrideAdd
+                | Admin::MaintenanceAdd
         )
     }
 }
@@ -119,6 +122,12 @@ pub(crate) async fn answer(gateway: &Gateway, which: Admin, asked: Asked<'_>) ->
         Admin::IncidentAct => incidents::act(gateway, &asked).await,
         Admin::PostMortem => incidents::post_mortem(gateway, &asked).await,
         Admin::Channels => incidents::channels(gateway).await,
+        Admin::OnCall => planned::oncall(gateway, &asked).await,
+        Admin::OverrideAdd => planned::override_add(gateway, &asked).await,
+        Admin::OverrideEnd => planned::override_end(gateway, &asked).await,
+        Admin::Maintenances => planned::maintenances(gateway).await,
+        Admin::MaintenanceAdd => planned::maintenance_add(gateway, &asked).await,
+        Admin::MaintenanceEnd => planned::maintenance_end(gateway, &asked).await,
         Admin::Drain => {
             note(gateway, &asked, "drain", "the operator asked for a drain").await?;
             gateway.engine.refuse_work();

@@ -7,6 +7,7 @@ mod ai;
 mod answers;
 mod forms;
 mod incidents;
+mod planned;
 mod requests;
 mod sight;
 
@@ -52,7 +53,8 @@ pub fn document() -> Value {
         path[route.method.to_ascii_lowercase()] = operation(route);
     }
     let schemas = requests::schemas().into_iter().chain(answers::schemas()).chain(ai::schemas());
-    let schemas = schemas.chain(incidents::schemas()).chain(sight::schemas());
+    let schemas = schemas.chain(incidents::schemas()).chain(planned::schemas());
+    let schemas = schemas.chain(sight::schemas());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -367,6 +369,12 @@ fn admin_contract(admin: Admin) -> Contract {
         | Admin::IncidentAct
         | Admin::PostMortem
         | Admin::Channels => incidents::contract(admin).unwrap_or_else(Contract::operator),
+        Admin::OnCall
+        | Admin::OverrideAdd
+        | Admin::OverrideEnd
+        | Admin::Maintenances
+        | Admin::MaintenanceAdd
+        | Admin::MaintenanceEnd => planned::contract(admin).unwrap_or_else(Contract::operator),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod board;
 mod page;
+mod planned;
 mod summary;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,7 +105,8 @@ struct Turn {
 
 impl Turn {
     /// What was read is shown from now on.
-    fn publish(self, now: Micros) {
+    fn publish(mut self, now: Micros) {
+        self.board.advance(now);
         let shown = Shown::new(Arc::new(self.board.clone()), &self.components, now, now);
         self.look.store(Some(Arc::new(Look { ended: Instant::now(), shown: Some(shown) })));
     }
@@ -214,7 +216,7 @@ fn html(page: Bytes) -> Response {
 }
 
 /// The words of a component's state, and of the impact of incidents.
-pub(crate) fn words() -> ([&'static str; 4], [&'static str; 4]) {
+pub(crate) fn words() -> ([&'static str; 5], [&'static str; 4]) {
     (ComponentState::ALL.map(ComponentState::as_str), Impact::ALL.map(Impact::as_str))
 }
 

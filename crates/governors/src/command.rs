@@ -60,10 +60,14 @@ pub enum Command {
     Setting(SettingChange),
     /// A source to refuse; only the stream `_settings` takes it.
     Source(SourceChange),
-    /// What an alert has become; only the stream `_incidents` takes it, as the next two.
+    /// What an alert has become; only the stream `_incidents` takes it, as the next four.
     Alert(AlertChange),
     /// What a person does to an incident.
     Incident(IncidentChange),
+    /// Somebody takes the place of a rotation for a while.
+    Override(OverrideChange),
+    /// Work that is planned.
+    Maintenance(MaintenanceChange),
     /// What nobody wants to hear of for a while.
     Silence(SilenceChange),
     /// Something is told over a channel; only the stream `_notices` takes it.
@@ -471,6 +475,9 @@ pub enum IncidentDeed {
         status: IncidentStatus,
         /// What is known; may be empty.
         text: String,
+        /// Whether the public may read what is said of its end; what is said of any other status it
+        /// may always.
+        is_public: bool,
     },
     /// Something to tell everybody.
     Update {
@@ -505,6 +512,52 @@ pub enum SilenceChange {
     Clear {
         /// What it matches.
         matcher: String,
+    },
+}
+
+/// A change to the overrides of the rota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OverrideChange {
+    /// Somebody takes the place of a rotation.
+    Add {
+        /// The rotation.
+        rotation: String,
+        /// The person, as the catalogue names people.
+        person: String,
+        /// From when; absent or past means now.
+        from: Option<Micros>,
+        /// Until when, at most [`types::limits::AHEAD_S_MAX`] after it begins.
+        until: Micros,
+        /// Why; may be empty.
+        why: String,
+    },
+    /// It ends now, or never begins.
+    End {
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// A change to the maintenance windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MaintenanceChange {
+    /// Work is planned.
+    Add {
+        /// One line, which the status page shows.
+        title: String,
+        /// What is worked on: at least one component, none with a comma in its name.
+        components: Vec<String>,
+        /// From when; absent or past means now.
+        from: Option<Micros>,
+        /// Until when, at most [`types::limits::LEASE_S_MAX`] after it begins.
+        until: Micros,
+        /// What the public is to know; may be empty.
+        text: String,
+    },
+    /// It ends now, or never begins.
+    End {
+        /// Its number.
+        number: u64,
     },
 }
 

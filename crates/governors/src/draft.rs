@@ -48,6 +48,12 @@ pub(crate) mod rule {
     pub(crate) const SILENCE_SET: &str = "silence.set";
     pub(crate) const SILENCE_CLEAR: &str = "silence.clear";
     pub(crate) const SILENCE_LEASE_END: &str = "silence.lease_end";
+    pub(crate) const OVERRIDE_ADD: &str = "oncall.override";
+    pub(crate) const OVERRIDE_END: &str = "oncall.override_end";
+    pub(crate) const OVERRIDE_OVER: &str = "oncall.override_over";
+    pub(crate) const MAINTENANCE_ADD: &str = "maintenance.add";
+    pub(crate) const MAINTENANCE_END: &str = "maintenance.end";
+    pub(crate) const MAINTENANCE_OVER: &str = "maintenance.over";
     pub(crate) const INCIDENT_OPEN: &str = "incident.open";
     pub(crate) const INCIDENT_JOIN: &str = "incident.join";
     pub(crate) const INCIDENT_ESCALATE: &str = "incident.escalate";

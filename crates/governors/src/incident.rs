@@ -1,4 +1,4 @@
-//! The governor of alerts, silences and incidents.
+//! The governor of alerts, silences, maintenance, overrides of the rota, and incidents.
 //!
 //! Owns: which changes of an alert are lawful, when one becomes an incident or joins one, who is
 //! told and when, and how an incident ends. Refuses to know: how an alert is measured, and how
@@ -6,11 +6,15 @@
 
 mod alert;
 mod change;
+mod duty;
+mod maintenance;
 mod silence;
 mod state;
 mod story;
 mod tick;
 
+pub use duty::{Override, override_number};
+pub use maintenance::{Maintenance, MaintenancePhase, maintenance_number};
 pub use state::{Alert, Incident, IncidentsState, Silence};
 pub use story::{Mark, Marks, Moment, Story};
 
@@ -19,12 +23,12 @@ pub(crate) use tick::tick;
 use std::borrow::Cow;
 
 use ledger::{Draft, Meta};
-use types::{Micros, Severity, redact};
+use types::{Micros, Severity, limits, redact};
 
 use crate::command::{Command, IncidentStatus};
 use crate::decision::{Context, Decision, Sealing};
 use crate::draft::transition;
-use crate::oncall::{Next, Policy};
+use crate::oncall::{Called, Policy};
 use crate::rules::Rules;
 use crate::wrong_stream;
 
@@ -47,6 +51,8 @@ pub(crate) fn decide(
         Command::Alert(change) => alert::decide(&rules.oncall, state, change, cx),
         Command::Incident(change) => change::decide(&rules.oncall, state, change, cx),
         Command::Silence(change) => silence::decide(state, change, cx),
+        Command::Override(change) => duty::decide(rules.oncall.rota(), state, change, cx),
+        Command::Maintenance(change) => maintenance::decide(state, change, cx),
         Command::Tick => tick(&rules.oncall, state, cx),
         _ => wrong_stream(),
     }
@@ -64,6 +70,18 @@ pub fn incident_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("INC-")?;
     let number: u64 = digits.parse().ok()?;
     (number.to_string() == digits).then_some(number)
+}
+
+/// From when and until when something is planned, in whole seconds: it may lie ahead for
+/// [`limits::AHEAD_S_MAX`] and last `longest_s`. `None` for any other time.
+fn span(from: Option<Micros>, until: Micros, longest_s: i64, now: Micros) -> Option<(i64, i64)> {
+    let from_s = from.map_or(now, |from| from.max(now)).secs();
+    let until_s = until.secs();
+    let fits = from_s <= now.secs() + limits::AHEAD_S_MAX
+        && from_s < until_s
+        && until_s <= from_s + longest_s
+        && now.secs() < until_s;
+    fits.then_some((from_s, until_s))
 }
 
 /// A receipt about an incident, that leaves its status as it is.
@@ -95,12 +113,23 @@ fn told(draft: Draft, incident: &Incident, channels: &[String]) -> Draft {
         .with("tell", Meta::Text(channels.join(",").into()))
 }
 
+/// The same with who was on call where a rotation was asked.
+fn called(draft: Draft, incident: &Incident, called: &Called) -> Draft {
+    on_roll(told(draft, incident, &called.channels), called)
+}
+
 /// The same for an incident that this receipt opens.
-fn first_told(draft: Draft, channels: &[String]) -> Draft {
-    match channels {
+fn first_called(draft: Draft, called: &Called) -> Draft {
+    let draft = match &*called.channels {
         [] => draft,
         channels => draft.with("tell", Meta::Text(channels.join(",").into())),
-    }
+    };
+    on_roll(draft, called)
+}
+
+fn on_roll(draft: Draft, called: &Called) -> Draft {
+    let roll = called.roll();
+    if roll.is_empty() { draft } else { draft.with("oncall", Meta::Text(roll.into())) }
 }
 
 /// The clocks of an incident, as receipts hold them: the step of its ladder that is next and when it
@@ -144,19 +173,53 @@ impl Clocks {
     }
 }
 
-/// The steps that are due as soon as a ladder begins: their channels, and the clocks behind them.
+/// What a ladder does by now.
+struct Climb {
+    called: Called,
+    /// From when the steps behind count.
+    base: Micros,
+    /// The step that is next.
+    step: usize,
+}
+
+/// Takes every step of a ladder that is due by now: after a time without a process they are told
+/// together. Where a step calls nobody the next one is taken at once, and those behind it move up by
+/// the delay that it would have waited.
+fn climb(
+    policy: &Policy,
+    overrides: &[Override],
+    (severity, is_acknowledged): (Severity, bool),
+    mut climb: Climb,
+    now: Micros,
+) -> Climb {
+    while let Some(next) = policy.next(severity, climb.step, is_acknowledged) {
+        if climb.base.plus_secs(next.after_s) > now {
+            break;
+        }
+        let found = policy.call(&policy.ladder(severity)[next.step].tell, overrides, now);
+        climb.step = next.step + 1;
+        if found.calls_nobody()
+            && let Some(behind) = policy.next(severity, climb.step, is_acknowledged)
+        {
+            climb.base = climb.base.plus_secs(next.after_s - behind.after_s);
+        }
+        climb.called.add(found);
+    }
+    climb
+}
+
+/// The steps that are due as soon as a ladder begins: whom they call, and the clocks behind them.
 fn begin(
     policy: &Policy,
+    overrides: &[Override],
     severity: Severity,
     is_acknowledged: bool,
     now: Micros,
-) -> (Vec<String>, Clocks) {
-    let (mut tell, mut from) = (Vec::new(), 0);
-    while let Some(Next { step, after_s: 0 }) = policy.next(severity, from, is_acknowledged) {
-        add(&mut tell, &policy.ladder(severity)[step].tell);
-        from = step + 1;
-    }
-    (tell, Clocks::after(policy, severity, from, is_acknowledged, now, now))
+) -> (Called, Clocks) {
+    let from = Climb { called: Called::default(), base: now, step: 0 };
+    let Climb { called, base, step } =
+        climb(policy, overrides, (severity, is_acknowledged), from, now);
+    (called, Clocks::after(policy, severity, step, is_acknowledged, base, now))
 }
 
 /// Adds the channels that are not among them.

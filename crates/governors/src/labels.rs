@@ -7,7 +7,7 @@
 use ledger::{Kind, View};
 
 /// What the rules of a governor begin with, and its label.
-const GOVERNORS: [(&str, &str); 12] = [
+const GOVERNORS: [(&str, &str); 14] = [
     ("entitlement.", "entitlement"),
     ("signal.", "signal"),
     ("tenant.", "tenant"),
@@ -20,6 +20,8 @@ const GOVERNORS: [(&str, &str); 12] = [
     ("alert.", "alerts"),
     ("silence.", "silences"),
     ("incident.", "incidents"),
+    ("oncall.", "oncall"),
+    ("maintenance.", "maintenance"),
 ];
 
 const KEY: &str = "key.";

@@ -25,6 +25,7 @@ pub mod oncall;
 pub mod period;
 pub mod plan;
 pub mod prices;
+pub mod rota;
 pub mod rules;
 mod section;
 mod signal;
@@ -40,8 +41,8 @@ mod tick;
 pub use command::{
     AlertChange, AlertPhase, BudgetChange, Charge, Command, Declared, EntitlementAction,
     EntitlementChange, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
-    NoticeChange, Outcome, OutcomeStatus, Reserve, SettingChange, Signal, SilenceChange,
-    SourceChange, TellOutcome, Telling,
+    MaintenanceChange, NoticeChange, Outcome, OutcomeStatus, OverrideChange, Reserve,
+    SettingChange, Signal, SilenceChange, SourceChange, TellOutcome, Telling,
 };
 pub use decision::{Context, Decision, Effect, Rejection, Sealing};
 pub use labels::{Touch, touches, transition_labels};
@@ -98,6 +99,8 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
             | Command::Alert(_)
             | Command::Incident(_)
             | Command::Silence(_)
+            | Command::Override(_)
+            | Command::Maintenance(_)
             | Command::Notice(_)
             | Command::Note { .. } => wrong_stream(),
         },

@@ -1,11 +1,14 @@
 //! Who is told of an incident, and when: the policy as data.
 //!
-//! Owns: the ladder of each severity, what stands on what, and which steps are left when a channel
-//! is not set up. Refuses to know: any incident, and how a channel is reached.
+//! Owns: the ladder of each severity, what stands on what, which steps are left when a channel is not
+//! set up, and what a step comes to at an instant. Refuses to know: any incident, whose turn it is, and
+//! how a channel is reached.
 
 use toml::Table;
-use types::{Severity, limits};
+use types::{Micros, Severity, limits};
 
+use crate::incident::Override;
+use crate::rota::Rota;
 use crate::rules::SHIPPED;
 use crate::section::{CatalogueError, Section};
 
@@ -23,10 +26,29 @@ pub struct Policy {
     stable_s: i64,
     update_every_s: i64,
     update_for: Vec<Severity>,
-    update_tell: Vec<String>,
-    fallback: Vec<String>,
+    update_tell: Audience,
+    fallback: Audience,
+    rota: Rota,
     /// Component, and what it directly depends on.
     depends: Vec<(String, Vec<String>)>,
+}
+
+/// Whom a list of the policy names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// The channels of its targets.
+    pub channels: Vec<String>,
+    /// Its rotations: whoever is on them at the moment is told.
+    pub rotations: Vec<String>,
+}
+
+/// Whom an audience comes to at an instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Called {
+    /// The channels, each once.
+    pub(crate) channels: Vec<String>,
+    /// Rotations with who is on them, where anybody is.
+    people: Vec<(String, Option<String>)>,
 }
 
 /// One step of a ladder.
@@ -36,8 +58,8 @@ pub struct Step {
     pub after_s: i64,
     /// Not taken once somebody has acknowledged.
     pub unless_acknowledged: bool,
-    /// The channels.
-    pub tell: Vec<String>,
+    /// Who is told.
+    pub tell: Audience,
 }
 
 /// The step that is next on a ladder.
@@ -46,6 +68,49 @@ pub(crate) struct Next {
     /// Its place on the ladder, which steps behind it go on from.
     pub(crate) step: usize,
     pub(crate) after_s: i64,
+}
+
+impl Audience {
+    /// True where nobody could ever be told.
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.rotations.is_empty()
+    }
+}
+
+impl Called {
+    /// True where a person was to be called and none is there, or nobody is told at all: then it is
+    /// for the next step at once.
+    pub(crate) fn calls_nobody(&self) -> bool {
+        self.people.iter().all(|(_, who)| who.is_none())
+            && (self.channels.is_empty() || !self.people.is_empty())
+    }
+
+    /// Adds those who are not among them.
+    pub(crate) fn add(&mut self, more: Called) {
+        self.reach(&more.channels);
+        for found in more.people {
+            if !self.people.contains(&found) {
+                self.people.push(found);
+            }
+        }
+    }
+
+    /// Adds the channels that are not among them.
+    pub(crate) fn reach(&mut self, channels: &[String]) {
+        for channel in channels {
+            if !self.channels.contains(channel) {
+                self.channels.push(channel.clone());
+            }
+        }
+    }
+
+    /// `primary=ada,secondary=`: each rotation with who is on it; empty where none was asked.
+    pub(crate) fn roll(&self) -> String {
+        let one = |(rotation, who): &(String, Option<String>)| {
+            format!("{rotation}={}", who.as_deref().unwrap_or_default())
+        };
+        self.people.iter().map(one).collect::<Vec<_>>().join(",")
+    }
 }
 
 impl Policy {
@@ -63,6 +128,8 @@ impl Policy {
             "update_tell",
             "fallback",
             "targets",
+            "people",
+            "rotations",
             "sev1",
             "sev2",
             "sev3",
@@ -70,6 +137,11 @@ impl Policy {
             "depends",
         ])?;
         let targets = lists(&section.section("targets")?)?;
+        let rota = Rota::read(section, |people, name| person_channels(people, name, &targets))?;
+        if rota.rotations().any(|name| targets.iter().any(|(target, _)| target == name)) {
+            return Err(section.invalid("rotations", "rotations whose names are of no target"));
+        }
+        let audience = |section: &Section<'_>, key| audience(section, key, &targets, &rota);
         let delay = |section: &Section<'_>, key| section.integer(key, 0..=DELAY_MAX_S, DELAY);
         let ladder = |severity: Severity| -> Result<Vec<Step>, CatalogueError> {
             let ladder = section.section(severity.as_str())?;
@@ -88,7 +160,7 @@ impl Policy {
                         },
                     };
                     let after_s = delay(step, "after_s")?;
-                    let tell = channels(step, "tell", &targets)?;
+                    let tell = audience(step, "tell")?;
                     Ok(Step { after_s, unless_acknowledged, tell })
                 })
                 .collect::<Result<_, _>>()?;
@@ -107,8 +179,9 @@ impl Policy {
             update_every_s: section.integer("update_every_s", 60..=DELAY_MAX_S, "60 to 86400")?,
             update_for: update_for
                 .ok_or_else(|| section.invalid("update_for", "a list of severities"))?,
-            update_tell: channels(section, "update_tell", &targets)?,
-            fallback: channels(section, "fallback", &targets)?,
+            update_tell: audience(section, "update_tell")?,
+            fallback: audience(section, "fallback")?,
+            rota,
             depends: lists(&section.section("depends")?)?,
         })
     }
@@ -116,7 +189,8 @@ impl Policy {
     /// The same policy where only these channels are set up. A step that would tell nobody is
     /// skipped at once: the ones behind it move up by the delay that it would have waited.
     pub(crate) fn with_channels(mut self, set_up: &[&str]) -> Policy {
-        let keep = |channels: &mut Vec<String>| channels.retain(|name| set_up.contains(&&**name));
+        let keep = |told: &mut Audience| told.channels.retain(|name| set_up.contains(&&**name));
+        self.rota.keep(set_up);
         keep(&mut self.update_tell);
         keep(&mut self.fallback);
         for ladder in &mut self.ladders {
@@ -154,13 +228,61 @@ impl Policy {
         told.then_some(self.update_every_s)
     }
 
-    pub(crate) fn update_tell(&self) -> &[String] {
+    pub(crate) fn update_tell(&self) -> &Audience {
         &self.update_tell
     }
 
     /// Who is told in place of a channel that does not take what it is told.
-    pub(crate) fn fallback(&self, channel: &str) -> impl Iterator<Item = &String> {
-        self.fallback.iter().filter(move |other| *other != channel)
+    pub(crate) fn fallback(&self) -> &Audience {
+        &self.fallback
+    }
+
+    /// Who takes turns.
+    #[must_use]
+    pub fn rota(&self) -> &Rota {
+        &self.rota
+    }
+
+    /// Whom an audience comes to at `now`.
+    pub(crate) fn call(&self, tell: &Audience, overrides: &[Override], now: Micros) -> Called {
+        let mut called = Called { channels: tell.channels.clone(), people: Vec::new() };
+        for rotation in &tell.rotations {
+            let found = self.rota.on_call(rotation, overrides, now).map(|(person, _)| person);
+            let found = found.filter(|person| !person.channels.is_empty());
+            called.reach(found.map_or(&[], |person| &person.channels));
+            called.people.push((rotation.clone(), found.map(|person| person.name.clone())));
+        }
+        called
+    }
+
+    /// The channels of each step of a ladder as they are at `now`, where nobody acknowledges and
+    /// nothing is known of overrides. A step that calls nobody is told together with the next one.
+    #[must_use]
+    pub fn steps_at(&self, severity: Severity, now: Micros) -> Vec<Vec<String>> {
+        let (mut steps, mut called) = (Vec::new(), Called::default());
+        let ladder = self.ladder(severity);
+        for (at, step) in ladder.iter().enumerate() {
+            let found = self.call(&step.tell, &[], now);
+            let is_missed = found.calls_nobody();
+            called.add(found);
+            if !is_missed || at + 1 == ladder.len() {
+                steps.push(std::mem::take(&mut called).channels);
+            }
+        }
+        steps.retain(|channels| !channels.is_empty());
+        steps
+    }
+
+    /// Every channel that a step of the ladder may ever tell.
+    #[must_use]
+    pub fn reach(&self, severity: Severity) -> Vec<String> {
+        let mut all = Called::default();
+        let ladder = self.ladder(severity);
+        ladder.iter().for_each(|step| all.reach(&step.tell.channels));
+        if ladder.iter().any(|step| !step.tell.rotations.is_empty()) {
+            self.rota.people().iter().for_each(|person| all.reach(&person.channels));
+        }
+        all.channels
     }
 
     pub(crate) fn stable_s(&self) -> i64 {
@@ -225,24 +347,52 @@ fn lists(section: &Section<'_>) -> Result<Vec<(String, Vec<String>)>, CatalogueE
         .collect()
 }
 
-/// The channels of all targets in a list, each once.
-fn channels(
+/// What the list of a person stands for: the channels of targets, and channels by their own names.
+fn person_channels(
     section: &Section<'_>,
     key: &str,
     targets: &[(String, Vec<String>)],
 ) -> Result<Vec<String>, CatalogueError> {
-    let mut all: Vec<String> = Vec::new();
-    for target in section.words(key)? {
-        let found = targets.iter().find(|(name, _)| *name == target);
-        let (_, names) = found.ok_or_else(|| section.invalid(key, "a list of targets"))?;
-        for name in names {
-            if !all.contains(name) {
-                all.push(name.clone());
-            }
+    let mut all = Called::default();
+    for word in section.words(key)? {
+        match targets.iter().find(|(name, _)| *name == word) {
+            Some((_, channels)) => all.reach(channels),
+            None => all.reach(&[word]),
         }
     }
-    if all.len() > limits::CHANNELS {
-        return Err(section.invalid(key, "at most 32 channels"));
+    bounded(section, key, all.channels)
+}
+
+/// Whom a list of targets and rotations names, each once.
+fn audience(
+    section: &Section<'_>,
+    key: &str,
+    targets: &[(String, Vec<String>)],
+    rota: &Rota,
+) -> Result<Audience, CatalogueError> {
+    let (mut all, mut rotations) = (Called::default(), Vec::new());
+    for word in section.words(key)? {
+        let target = targets.iter().find(|(name, _)| *name == word);
+        match target {
+            Some((_, channels)) => all.reach(channels),
+            None if rota.rotations().any(|name| name == word) => {
+                if !rotations.contains(&word) {
+                    rotations.push(word);
+                }
+            }
+            None => return Err(section.invalid(key, "a list of targets and rotations")),
+        }
     }
-    Ok(all)
+    Ok(Audience { channels: bounded(section, key, all.channels)?, rotations })
+}
+
+fn bounded(
+    section: &Section<'_>,
+    key: &str,
+    channels: Vec<String>,
+) -> Result<Vec<String>, CatalogueError> {
+    match channels.len() > limits::CHANNELS {
+        true => Err(section.invalid(key, "at most 32 channels")),
+        false => Ok(channels),
+    }
 }

@@ -17,7 +17,7 @@ mod write;
 
 pub use draft::{Draft, Kind, Meta};
 pub use head::{HeadRecord, LedgerId};
-pub use scan::{ScanError, View};
+pub use scan::{MetaView, ScanError, View};
 pub use seal::{SealError, Sealed, StreamHead, chain_hash, receipt_id, seal};
 pub use verify::{Report, Row, Verifier};
 

@@ -83,3 +83,9 @@ pub const INCIDENTS_OPEN: usize = 100;
 pub const INCIDENT_TEXT_CHARS: usize = 1_000;
 /// Channels over which incidents are told.
 pub const CHANNELS: usize = 32;
+/// Overrides of the rota at the same time.
+pub const OVERRIDES: usize = 100;
+/// Maintenance windows that are not over at the same time.
+pub const MAINTENANCES: usize = 100;
+/// Seconds that an override or a maintenance window may lie ahead, and that an override may last.
+pub const AHEAD_S_MAX: i64 = 366 * 24 * 3_600;

@@ -97,6 +97,16 @@ pub(crate) enum Verb {
     },
     /// The channels over which incidents are told.
     Channels,
+    /// Who is on call; or somebody in the place of whoever's turn it is.
+    Oncall {
+        #[command(subcommand)]
+        verb: OncallVerb,
+    },
+    /// Work that is planned: its alerts open no incident, and the status page shows it.
+    Maintenance {
+        #[command(subcommand)]
+        verb: MaintenanceVerb,
+    },
     /// Refuse new work, finish what is in flight, and go on answering for health.
     Drain,
     /// Stop the process gracefully.
@@ -243,8 +253,11 @@ pub(crate) enum IncidentVerb {
         id: String,
         /// investigating, identified, monitoring or resolved.
         word: String,
-        /// What is known; the status page shows it.
+        /// What is known; the status page shows it, of resolved with `--public` alone.
         text: Option<String>,
+        /// Show the text of resolved on the status page.
+        #[arg(long)]
+        public: bool,
     },
     /// Tell everybody something; the status page shows it.
     Update {
@@ -263,6 +276,77 @@ pub(crate) enum IncidentVerb {
     /// The draft of its post-mortem, as Markdown.
     Postmortem {
         /// The incident.
+        id: String,
+    },
+}
+
+/// What can be asked about who is on call.
+#[derive(Subcommand)]
+pub(crate) enum OncallVerb {
+    /// Who is on call.
+    Who {
+        /// At which instant, such as 2026-12-24T09:00:00Z or unix seconds; now when left out.
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
+    /// Somebody in the place of a rotation, for some time; all of them when nothing more is asked.
+    Override {
+        #[command(subcommand)]
+        verb: Option<OverrideVerb>,
+    },
+}
+
+/// What can be done with overrides.
+#[derive(Subcommand)]
+pub(crate) enum OverrideVerb {
+    /// Put somebody in the place of a rotation.
+    Add {
+        /// The rotation, such as primary.
+        rotation: String,
+        /// The person, as the catalogue names people.
+        who: String,
+        /// From when; now when left out.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Until when.
+        #[arg(long, value_name = "TIME")]
+        until: String,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
+    },
+    /// End it.
+    End {
+        /// The override, such as OVR-3.
+        id: String,
+    },
+}
+
+/// What can be done with maintenance windows.
+#[derive(Subcommand)]
+pub(crate) enum MaintenanceVerb {
+    /// Plan one.
+    Add {
+        /// One line; the status page shows it.
+        title: String,
+        /// What is worked on; once for each component.
+        #[arg(long = "component", required = true)]
+        components: Vec<String>,
+        /// From when; now when left out.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Until when, at most a week after it begins.
+        #[arg(long, value_name = "TIME")]
+        until: String,
+        /// What else the public is to know.
+        #[arg(long)]
+        text: Option<String>,
+    },
+    /// Those that are not over.
+    List,
+    /// End one now, or call it off.
+    End {
+        /// The window, such as MNT-3.
         id: String,
     },
 }

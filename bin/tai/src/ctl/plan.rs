@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::{
-    AlertVerb, IncidentVerb, KeyVerb, PubsubVerb, SettingVerb, SilenceVerb, SourceVerb, TenantVerb,
-    Verb, Wait,
+    AlertVerb, IncidentVerb, KeyVerb, MaintenanceVerb, OncallVerb, OverrideVerb, PubsubVerb,
+    SettingVerb, SilenceVerb, SourceVerb, TenantVerb, Verb, Wait,
 };
 use super::view::View;
 use super::wait::Until;
@@ -56,6 +56,8 @@ pub(crate) fn plan(verb: Verb) -> Plan {
         Verb::Silences { verb } => silences(verb),
         Verb::Incidents { verb } => incidents(verb),
         Verb::Channels => shown(get("admin/channels"), View::CHANNELS),
+        Verb::Oncall { verb } => oncall(verb),
+        Verb::Maintenance { verb } => maintenance(verb),
         Verb::Drain => shown(post("admin/drain"), View::Facts),
         Verb::Stop { wait } => waiting(post("admin/stop"), Until::Gone, wait),
     }
@@ -137,12 +139,13 @@ fn incidents(verb: Option<IncidentVerb>) -> Plan {
         Some(IncidentVerb::Grade { id, severity }) => {
             deed(&id, json!({"do": "grade", "severity": severity}))
         }
-        Some(IncidentVerb::Status { id, word, text }) => deed(
+        Some(IncidentVerb::Status { id, word, text, public }) => deed(
             &id,
             object([
                 ("do", Some("status".into())),
                 ("status", Some(word.into())),
                 ("text", text.map(Value::from)),
+                ("public", public.then_some(Value::Bool(true))),
             ]),
         ),
         Some(IncidentVerb::Update { id, text }) => deed(&id, json!({"do": "update", "text": text})),
@@ -151,6 +154,53 @@ fn incidents(verb: Option<IncidentVerb>) -> Plan {
             shown(on(Method::GET).of(&id).of("postmortem"), View::Text)
         }
     }
+}
+
+fn oncall(verb: OncallVerb) -> Plan {
+    let all = Call::new(Method::GET, "admin/oncall");
+    let overrides = |method| Call::new(method, "admin/oncall").of("overrides");
+    match verb {
+        OncallVerb::Who { at } => shown(all.with("at", at), View::ONCALL),
+        OncallVerb::Override { verb: None } => shown(all, View::OVERRIDES),
+        OncallVerb::Override {
+            verb: Some(OverrideVerb::Add { rotation, who, from, until, why }),
+        } => {
+            let body = object([
+                ("rotation", Some(rotation.into())),
+                ("who", Some(who.into())),
+                ("from", from.map(instant)),
+                ("until", Some(instant(until))),
+                ("why", why.map(Value::from)),
+            ]);
+            shown(overrides(Method::POST).send(body), View::Opened)
+        }
+        OncallVerb::Override { verb: Some(OverrideVerb::End { id }) } => {
+            shown(overrides(Method::DELETE).of(&id), View::Receipt)
+        }
+    }
+}
+
+fn maintenance(verb: MaintenanceVerb) -> Plan {
+    let on = |method| Call::new(method, "admin/maintenance");
+    match verb {
+        MaintenanceVerb::Add { title, components, from, until, text } => {
+            let body = object([
+                ("title", Some(title.into())),
+                ("components", Some(components.into())),
+                ("from", from.map(instant)),
+                ("until", Some(instant(until))),
+                ("text", text.map(Value::from)),
+            ]);
+            shown(on(Method::POST).send(body), View::Opened)
+        }
+        MaintenanceVerb::List => shown(on(Method::GET), View::MAINTENANCES),
+        MaintenanceVerb::End { id } => shown(on(Method::DELETE).of(&id), View::Receipt),
+    }
+}
+
+/// Unix seconds are a number; what any other text means is the service's to say.
+fn instant(text: String) -> Value {
+    text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
 }
 
 fn pubsub(verb: Option<PubsubVerb>) -> Plan {

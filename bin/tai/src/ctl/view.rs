@@ -76,6 +76,7 @@ impl View {
             "component",
             "incident",
             "silenced",
+            "maintenance",
             "title",
         ],
     };
@@ -98,6 +99,16 @@ impl View {
     };
     pub(crate) const CHANNELS: View =
         View::Table { list: "channels", columns: &["name", "next", "failures", "telling"] };
+    pub(crate) const ONCALL: View =
+        View::Table { list: "oncall", columns: &["rotation", "who", "override", "channels"] };
+    pub(crate) const OVERRIDES: View = View::Table {
+        list: "overrides",
+        columns: &["id", "rotation", "who", "from", "until", "by"],
+    };
+    pub(crate) const MAINTENANCES: View = View::Table {
+        list: "maintenances",
+        columns: &["id", "status", "components", "from", "until", "by", "title"],
+    };
     pub(crate) const KEYS: View = View::Table {
         list: "keys",
         columns: &["id", "label", "scopes", "issued_at", "expires_at"],

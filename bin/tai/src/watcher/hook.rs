@@ -16,6 +16,21 @@ use crate::client;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Why a knock was not heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unheard {
+    /// In our own words.
+    pub(crate) why: String,
+    /// Nothing has arrived there, for certain.
+    pub(crate) is_unreachable: bool,
+}
+
+impl Unheard {
+    fn new(why: impl Into<String>) -> Unheard {
+        Unheard { why: why.into(), is_unreachable: false }
+    }
+}
+
 /// One URL.
 #[derive(Clone)]
 pub(crate) struct Hook {
@@ -42,14 +57,14 @@ impl Hook {
     /// Knocks once: with a body as POST, without one as GET.
     ///
     /// # Errors
-    /// Why it was not heard, in our own words.
-    pub(crate) async fn knock(&self, body: Option<Value>) -> Result<(), String> {
+    /// Why it was not heard.
+    pub(crate) async fn knock(&self, body: Option<Value>) -> Result<(), Unheard> {
         let hook = self.clone();
         let asked = tokio::task::spawn_blocking(move || hook.ask(body)).await;
-        asked.unwrap_or_else(|_| Err("it could not be asked".to_owned()))
+        asked.unwrap_or_else(|_| Err(Unheard::new("it could not be asked")))
     }
 
-    fn ask(&self, body: Option<Value>) -> Result<(), String> {
+    fn ask(&self, body: Option<Value>) -> Result<(), Unheard> {
         let url = Url::clone(&self.url);
         let request = match body {
             None => self.http.get(url),
@@ -60,10 +75,12 @@ impl Hook {
         };
         match request.timeout(LIMIT).send() {
             Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(format!("status {}", answer.status().as_u16())),
-            Err(error) if error.is_connect() => Err("cannot be reached".to_owned()),
-            Err(error) if error.is_timeout() => Err("no answer in time".to_owned()),
-            Err(_) => Err("the connection broke".to_owned()),
+            Ok(answer) => Err(Unheard::new(format!("status {}", answer.status().as_u16()))),
+            Err(error) if error.is_connect() => {
+                Err(Unheard { why: "cannot be reached".to_owned(), is_unreachable: true })
+            }
+            Err(error) if error.is_timeout() => Err(Unheard::new("no answer in time")),
+            Err(_) => Err(Unheard::new("the connection broke")),
         }
     }
 }

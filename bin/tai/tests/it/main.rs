@@ -27,6 +27,7 @@ mod logs;
 mod operations;
 mod outage;
 mod peers;
+mod planned;
 mod power;
 mod pubsub;
 mod schemathesis;

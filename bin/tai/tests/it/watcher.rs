@@ -4,6 +4,8 @@
 //! switch hear of it. Refuses to know: how the watcher remembers.
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -267,6 +269,127 @@ fn the_services_own_reason_is_told_and_yellow_is_none() {
     assert_eq!(cleared[0].header("authorization"), Some("Bearer operators-key"));
     let probes = received.iter().filter(|asked| asked.path == "/health");
     assert!(probes.into_iter().all(|probe| probe.header("authorization").is_none()));
+    watcher.stop();
+}
+
+#[test]
+fn a_stop_that_is_meant_wakes_nobody_and_one_that_never_comes_back_does() {
+    let mut tower = Tower::new();
+    let port = testkit::place::free_port().unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let serve = |tower: &Tower| Tai::builder(bin(), &tower.dir).port(port).start().unwrap();
+    let tai = serve(&tower);
+    let watcher = tower.start(&url, &["--heartbeat", "0.1"]);
+    watcher.wait_for("service_health", 1);
+    until("a beat", || (!tower.heart.received().is_empty()).then_some(()));
+    stop(tai);
+    watcher.wait_for("service_stopped", 1);
+    let beats = tower.heart.received().len();
+    until("beats in its place", || (tower.heart.received().len() > beats + 3).then_some(()));
+    let mut tai = serve(&tower);
+    watcher.wait_for("service_back", 1);
+    // A death is none, however soon it follows a stop that was.
+    tai.kill().unwrap();
+    let page = tower.page(1);
+    assert!(page.contains("service is down: connection refused"), "{page}");
+    assert_eq!(watcher.events("service_stopped").len(), 1);
+    let tai = serve(&tower);
+    let clear = tower.page(2);
+    assert!(clear.contains("service answers again"), "{clear}");
+    stop(tai);
+    watcher.wait_for("service_stopped", 2);
+    watcher.stop();
+    // Nobody starts it again: after its time it is as dead as any other.
+    let watcher = tower.start(&url, &["--planned", "1"]);
+    let page = tower.page(3);
+    assert!(page.contains("service is down: connection refused"), "{page}");
+    until("the hook", || (tower.hook.received().len() == 2).then_some(()));
+    watcher.stop();
+}
+
+#[test]
+fn a_second_watcher_of_one_state_is_refused_until_the_first_is_gone() {
+    let mut tower = Tower::new();
+    let service = Receiver::start().unwrap();
+    service.always(says(200, &json!({"status": "ok", "health": "green"})));
+    let url = service.url();
+    let first = tower.start(&url, &[]);
+    first.wait_for("service_health", 1);
+    let second: Said = command(&tower.dir, &["watch", "--url", &url]).output().unwrap().into();
+    assert_eq!(second.code, Some(2), "{}", second.err);
+    let expected = "another watcher uses the state file tai-watch.json";
+    assert!(second.err.contains(expected), "{}", second.err);
+    let mut other = command(&tower.dir, &["watch", "--url", &url, "--state", "other.json"]);
+    let mut other = other.stdout(std::process::Stdio::null()).spawn().unwrap();
+    until("its lock", || tower.room.path().join("other.json.lock").exists().then_some(()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    first.kill();
+    let third = tower.start(&url, &[]);
+    third.wait_for("service_health", 1);
+    third.stop();
+}
+
+#[test]
+fn whoever_restarts_the_service_is_asked_again_until_it_can_be_reached() {
+    let mut tower = Tower::new();
+    let hook = testkit::place::free_port().unwrap();
+    tower.extra = vec![("WATCH_RESTART_URL", format!("http://127.0.0.1:{hook}/restart"))];
+    let port = testkit::place::free_port().unwrap();
+    let watcher = tower.start(&format!("http://127.0.0.1:{port}"), &[]);
+    let unheard = watcher.wait_for("restart_unheard", 1);
+    assert_eq!(
+        (&unheard["why"], &unheard["wait_ms"]),
+        (&json!("cannot be reached"), &json!("2000"))
+    );
+    let listener = TcpListener::bind(("127.0.0.1", hook)).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut asked = [0; 4_096];
+    let length = stream.read(&mut asked).unwrap();
+    let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
+    assert!(asked.starts_with("POST /restart HTTP/1.1\r\n"), "{asked}");
+    stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").unwrap();
+    watcher.wait_for("restart_asked", 1);
+    assert_eq!(watcher.events("restart_unheard").len(), 1);
+    watcher.stop();
+}
+
+#[test]
+fn repetitions_climb_the_ladder() {
+    let mut tower = Tower::new();
+    let pagers = [Receiver::start().unwrap(), Receiver::start().unwrap()];
+    let mut channels = String::new();
+    for (name, pager) in ["pagerduty", "pagerduty-secondary"].iter().zip(&pagers) {
+        pager.always(Some(Manner::Says(202, vec![], r#"{"status":"success"}"#.into())));
+        channels += &format!(
+            "[channels.{name}]\nkind = \"pagerduty\"\nkey_env = \"PAGERDUTY_KEY\"\n\
+             base_url = \"{}\"\nallow_private = true\n",
+            pager.url()
+        );
+    }
+    let file = tower.room.path().join("channels.toml");
+    std::fs::write(&file, channels).unwrap();
+    tower.extra = vec![
+        ("CHANNELS_FILE", file.to_str().unwrap().to_owned()),
+        ("PAGERDUTY_KEY", "routing-key".to_owned()),
+    ];
+    let service = Receiver::start().unwrap();
+    service.always(says(503, &json!({"status": "unavailable", "reason": "no"})));
+    let watcher = tower.start(&service.url(), &["--repeat", "0.5"]);
+    let [first, second] = &pagers;
+    until("the first one", || first.received().first().cloned());
+    until("the second one, again and again", || second.received().get(1).cloned());
+    // Whoever is called later is, and the chat has heard it once.
+    assert_eq!(tower.told().len(), 1, "{:#?}", tower.told());
+    let paged = first.received().len();
+    assert!((1..=2).contains(&paged), "{paged}");
+    service.always(says(200, &json!({"status": "ok", "health": "green"})));
+    let is_over = |pager: &Receiver| {
+        let last = pager.received().last().unwrap().json().unwrap();
+        (last["event_action"] == "resolve").then_some(())
+    };
+    until("all of them know", || is_over(first).and_then(|()| is_over(second)));
+    until("the chat too", || (tower.told().len() == 2).then_some(()));
     watcher.stop();
 }
 

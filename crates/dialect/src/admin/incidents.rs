@@ -58,6 +58,8 @@ pub enum DeedOrder {
         status: String,
         /// What is known; may be empty.
         text: String,
+        /// Whether the public may read what is said of an end; `None` where nothing is said of that.
+        public: Option<bool>,
     },
     /// Something to tell everybody.
     Update {
@@ -138,7 +140,7 @@ pub fn deed(bytes: &[u8], limits: &JsonLimits) -> Result<DeedOrder, Fault> {
             Deed::Acknowledge => &["do"],
             Deed::Assign => &["do", "role", "who"],
             Deed::Grade => &["do", "severity"],
-            Deed::Status => &["do", "status", "text"],
+            Deed::Status => &["do", "status", "text", "public"],
             Deed::Update | Deed::Note => &["do", "text"],
         },
     )?;
@@ -152,7 +154,8 @@ pub fn deed(bytes: &[u8], limits: &JsonLimits) -> Result<DeedOrder, Fault> {
         Deed::Grade => DeedOrder::Grade { severity: severity(fields)? },
         Deed::Status => {
             let status = fields.required("status", fields.text("status")?)?.to_owned();
-            DeedOrder::Status { status, text: text(fields, "text")?.unwrap_or_default() }
+            let public = flag(fields, "public")?;
+            DeedOrder::Status { status, text: text(fields, "text")?.unwrap_or_default(), public }
         }
         Deed::Update => DeedOrder::Update { text: said()? },
         Deed::Note => DeedOrder::Note { text: said()? },
@@ -164,8 +167,13 @@ fn severity(fields: Fields<'_>) -> Result<Severity, Fault> {
     Severity::parse(word).ok_or_else(|| fields.invalid("severity", SEVERITY))
 }
 
+fn flag(fields: Fields<'_>, member: &str) -> Result<Option<bool>, Fault> {
+    let Some(given) = fields.get(member) else { return Ok(None) };
+    given.as_bool().map(Some).ok_or_else(|| fields.invalid(member, "must be true or false"))
+}
+
 /// One line that has to be there.
-fn name(fields: Fields<'_>, member: &str) -> Result<String, Fault> {
+pub(super) fn name(fields: Fields<'_>, member: &str) -> Result<String, Fault> {
     let line = fields.required(member, fields.text(member)?)?;
     match is_line(line, limits::METADATA_VALUE_CHARS) && !line.is_empty() {
         true => Ok(line.to_owned()),
@@ -176,7 +184,7 @@ fn name(fields: Fields<'_>, member: &str) -> Result<String, Fault> {
 }
 
 /// What people write, if they do.
-fn text(fields: Fields<'_>, member: &str) -> Result<Option<String>, Fault> {
+pub(super) fn text(fields: Fields<'_>, member: &str) -> Result<Option<String>, Fault> {
     let Some(text) = fields.text(member)? else { return Ok(None) };
     match is_line(text, limits::INCIDENT_TEXT_CHARS) {
         true => Ok(Some(text.to_owned())),
@@ -187,7 +195,7 @@ fn text(fields: Fields<'_>, member: &str) -> Result<Option<String>, Fault> {
     }
 }
 
-fn is_line(text: &str, chars_max: usize) -> bool {
+pub(super) fn is_line(text: &str, chars_max: usize) -> bool {
     text.chars().count() <= chars_max && !text.contains(char::is_control)
 }
 
@@ -218,11 +226,15 @@ mod tests {
             (r#"{"do":"grade","severity":"P4"}"#, DeedOrder::Grade { severity: Severity::Sev4 }),
             (
                 r#"{"do":"status","status":"identified","text":"x"}"#,
-                DeedOrder::Status { status: "identified".into(), text: text() },
+                DeedOrder::Status { status: "identified".into(), text: text(), public: None },
             ),
             (
                 r#"{"do":"status","status":"resolved","text":null}"#,
-                DeedOrder::Status { status: "resolved".into(), text: String::new() },
+                DeedOrder::Status { status: "resolved".into(), text: String::new(), public: None },
+            ),
+            (
+                r#"{"do":"status","status":"resolved","text":"x","public":true}"#,
+                DeedOrder::Status { status: "resolved".into(), text: text(), public: Some(true) },
             ),
             (r#"{"do":"update","text":"x"}"#, DeedOrder::Update { text: text() }),
             (r#"{"do":"note","text":"x"}"#, DeedOrder::Note { text: text() }),
@@ -260,6 +272,7 @@ mod tests {
             (deeds, r#"{"do":"assign","role":"scribe"}"#, missing, "who"),
             (deeds, r#"{"do":"grade"}"#, missing, "severity"),
             (deeds, r#"{"do":"status","text":"x"}"#, missing, "status"),
+            (deeds, r#"{"do":"status","status":"resolved","public":1}"#, invalid, "public"),
             (deeds, r#"{"do":"update"}"#, missing, "text"),
             (deeds, r#"{"do":"note","text":""}"#, missing, "text"),
             (deeds, r#"{"do":"update","text":"x","status":"resolved"}"#, invalid, "body"),

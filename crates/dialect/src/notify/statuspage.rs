@@ -6,7 +6,7 @@
 //! A page does not recognise repeats, but keeps what we put into an incident's metadata: ours name the
 //! incident and the notice that was told last. So each notice begins with a look at what is open there,
 //! and what is done follows from that alone: nothing that was told before is told again, however often it
-//! is tried. A component is shown as bad as the worst open incident of ours that affects it.
+//! is tried. Each component is shown as bad as the worst open incident of ours that affects it.
 //!
 //! Source: Statuspage's REST interface v1: names of 255 characters, bodies of 25 000.
 
@@ -34,24 +34,27 @@ pub struct Page<'a> {
     pub id: &'a str,
     /// Its key.
     pub key: &'a str,
-    /// What the page calls the component of the notice; absent where it shows none.
-    pub component: Option<&'a str>,
+    /// What the page calls the components of the notice, as far as it shows them.
+    pub components: &'a [&'a str],
 }
+
+/// The worst severity that other open incidents give each component of the page, in its order.
+pub type Others = Vec<Option<u8>>;
 
 /// What there is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// The page has no open incident of this name. How bad others make the component.
+    /// The page has no open incident of this name.
     Create {
-        /// Their worst severity.
-        others: Option<u8>,
+        /// How bad others make its components.
+        others: Others,
     },
     /// It has.
     Update {
         /// What the page calls it.
         id: String,
-        /// The worst severity of others.
-        others: Option<u8>,
+        /// How bad others make its components.
+        others: Others,
     },
     /// Nothing: told before, or nothing that the public is told.
     Done {
@@ -103,13 +106,16 @@ pub fn plan(
     }
     let open: Vec<Value> = serde_json::from_slice(body).map_err(|_| later)?;
     let mut own = None;
-    let mut others: Option<u8> = None;
+    let mut others: Others = vec![None; page.components.len()];
     for seen in &open {
         if ours(seen, "incident") == Some(notice.incident.as_str()) {
             own = own.or(Some(seen));
-        } else if page.component.is_some_and(|component| affects(seen, component)) {
-            let severity = ours(seen, "severity").and_then(|text| text.parse().ok());
-            others = others.into_iter().chain(severity).min();
+        } else {
+            let severity: Option<u8> = ours(seen, "severity").and_then(|text| text.parse().ok());
+            for (worst, component) in others.iter_mut().zip(page.components) {
+                let affected = severity.filter(|_| affects(seen, component));
+                *worst = worst.iter().copied().chain(affected).min();
+            }
         }
     }
     let Some(own) = own else {
@@ -134,10 +140,10 @@ pub fn plan(
 pub fn request(notice: &Notice, page: &Page<'_>, plan: &Plan) -> Option<Outgoing> {
     let (method, path, others) = match plan {
         Plan::Create { others } => {
-            (Method::Post, format!("/v1/pages/{}/incidents", page.id), *others)
+            (Method::Post, format!("/v1/pages/{}/incidents", page.id), others)
         }
         Plan::Update { id, others } => {
-            (Method::Patch, format!("/v1/pages/{}/incidents/{id}", page.id), *others)
+            (Method::Patch, format!("/v1/pages/{}/incidents/{id}", page.id), others)
         }
         Plan::Done { .. } => return None,
     };
@@ -152,13 +158,16 @@ pub fn request(notice: &Notice, page: &Page<'_>, plan: &Plan) -> Option<Outgoing
             "severity": notice.severity.to_string(),
         }},
     });
-    if let Some(component) = page.component {
+    if !page.components.is_empty() {
         let own = (notice.kind != NoticeKind::Resolved).then_some(notice.severity);
-        let worst = own.into_iter().chain(others).min();
-        let mut components = Map::new();
-        components.insert(component.to_owned(), json!(worst.map_or("operational", state)));
+        let shown = |(component, others): (&&str, &Option<u8>)| {
+            let worst = own.into_iter().chain(*others).min();
+            ((*component).to_owned(), json!(worst.map_or("operational", state)))
+        };
+        let components: Map<String, Value> =
+            page.components.iter().zip(others).map(shown).collect();
         incident["components"] = Value::Object(components);
-        incident["component_ids"] = json!([component]);
+        incident["component_ids"] = json!(page.components);
     }
     let body = json!({ "incident": incident }).to_string().into_bytes();
     Some(Outgoing { method, path, headers: headers(page), body })

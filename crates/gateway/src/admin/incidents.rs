@@ -8,7 +8,8 @@ use axum::response::Response;
 use dialect::admin::incidents::{self, DeedOrder, IncidentOrder, SilenceOrder};
 use engine::incidents::stream;
 use governors::incident::{
-    Alert, Incident, IncidentsState, Mark, Moment, Silence, Story, incident_name, incident_number,
+    Alert, Incident, IncidentsState, Maintenance, Mark, Moment, Silence, Story, incident_name,
+    incident_number,
 };
 use governors::oncall::Policy;
 use governors::{
@@ -48,6 +49,7 @@ fn shown_alert(alert: &Alert, state: &IncidentsState, now: Micros) -> Value {
         "title": alert.title,
         "incident": alert.incident.map(incident_name),
         "silenced": state.silences().iter().any(silences),
+        "maintenance": state.maintenance_of(&alert.component, now).map(Maintenance::name),
     })
 }
 
@@ -170,10 +172,14 @@ fn deed(order: DeedOrder) -> Result<IncidentDeed, Fault> {
             IncidentDeed::Assign { role, who }
         }
         DeedOrder::Grade { severity } => IncidentDeed::Grade { severity },
-        DeedOrder::Status { status, text } => {
+        DeedOrder::Status { status, text, public } => {
             let status = IncidentStatus::parse(&status);
             let status = status.ok_or_else(|| bad("status", statuses()))?;
-            IncidentDeed::Status { status, text }
+            // What is said of any other status is public whatever anybody wants.
+            if public.is_some() && status != IncidentStatus::Resolved {
+                return Err(fault(Reason::InvalidField, "public is for the status resolved alone"));
+            }
+            IncidentDeed::Status { status, text, is_public: public.unwrap_or(false) }
         }
         DeedOrder::Update { text } => IncidentDeed::Update { text },
         DeedOrder::Note { text } => IncidentDeed::Note { text },

@@ -2,6 +2,7 @@
 //!
 //! Owns: what is asked and answered there. Refuses to know: how callers prove who they are.
 
+use governors::incident::MaintenancePhase;
 use governors::{AlertPhase, IncidentRole, IncidentStatus};
 use serde_json::{Value, json};
 use types::{Severity, limits};
@@ -152,7 +153,12 @@ fn deed() -> Value {
         closed([deed("acknowledge")]),
         closed([deed("assign"), must("role", roles()), must("who", name())]),
         closed([deed("grade"), must("severity", severity_word())]),
-        closed([deed("status"), must("status", status_word()), may("text", said(0))]),
+        closed([
+            deed("status"),
+            must("status", status_word()),
+            may("text", said(0)),
+            may("public", described(flag(), "of resolved alone: the public may read the text")),
+        ]),
         closed([deed("update"), must("text", said(1))]),
         closed([deed("note"), must("text", said(1))]),
     ];
@@ -183,6 +189,7 @@ fn alerts() -> Value {
         must("title", text()),
         must("incident", or_null(described(text(), "the incident that it belongs to"))),
         must("silenced", described(flag(), "it opens no incident now")),
+        must("maintenance", or_null(described(text(), "the window that it opens no incident in"))),
     ]);
     answered([must("alerts", list(one))])
 }
@@ -310,9 +317,43 @@ fn summary() -> Value {
     ]);
     answered([
         must("page", page),
-        must("components", list(component)),
+        must("components", list(component.clone())),
         must("incidents", described(list(incident), "those that are not resolved")),
-        must("scheduled_maintenances", json!({ "type": "array", "maxItems": 0 })),
+        must(
+            "scheduled_maintenances",
+            described(list(window(component)), "those that are not over"),
+        ),
         must("status", answered([must("indicator", words(impacts)), must("description", text())])),
+    ])
+}
+
+/// A window on the status page.
+fn window(component: Value) -> Value {
+    let phases = || words(MaintenancePhase::ALL.map(MaintenancePhase::as_str));
+    let step = answered([
+        must("id", text()),
+        must("incident_id", text()),
+        must("status", phases()),
+        must("body", text()),
+        must("created_at", text()),
+        must("updated_at", text()),
+        must("display_at", text()),
+    ]);
+    answered([
+        must("id", text()),
+        must("name", text()),
+        must("status", phases()),
+        must("impact", words(["maintenance"])),
+        must("page_id", text()),
+        must("shortlink", text()),
+        must("started_at", text()),
+        must("created_at", text()),
+        must("updated_at", text()),
+        must("monitoring_at", nothing()),
+        must("resolved_at", nothing()),
+        must("scheduled_for", text()),
+        must("scheduled_until", text()),
+        must("incident_updates", list(step)),
+        must("components", list(component)),
     ])
 }

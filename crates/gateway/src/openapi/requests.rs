@@ -213,7 +213,7 @@ fn marketplace_call() -> Value {
     json!({ "oneOf": [schema("EntitlementEvent"), schema("CustomerCall")] })
 }
 
-fn instant() -> Value {
+pub(super) fn instant() -> Value {
     let description = "ISO 8601 with an offset, or unix seconds; the years 1970 to 9999";
     let iso = json!({ "type": "string", "format": "date-time", "maxLength": 35 });
     described(json!({ "anyOf": [iso, integer(0, SECONDS_MAX)] }), description)

@@ -1,13 +1,15 @@
 //! What the public may know of incidents, folded from their receipts.
 //!
 //! Owns: which parts of a receipt are public: title, severity, status, times, components, and what
-//! was written as an update or beside a status. Refuses to know: alerts, who did anything, who was
+//! was written as an update or beside a status; of an end, where that was asked for. Refuses to know: alerts, who did anything, who was
 //! told, and how a page looks. The state of a component is derived and stored nowhere.
 
 use engine::ports::{ReadError, Store, Stored};
 use governors::IncidentStatus;
-use ledger::{Kind, View};
+use ledger::{Kind, MetaView, View};
 use types::{Micros, Severity};
+
+use super::planned::Plans;
 
 /// Receipts that are read at once.
 const PAGE: usize = 512;
@@ -27,6 +29,8 @@ pub(super) struct Board {
     pub(super) open: Vec<Item>,
     /// The newest end first.
     pub(super) resolved: Vec<Item>,
+    /// What is planned.
+    pub(super) plans: Plans,
 }
 
 /// One incident.
@@ -66,14 +70,16 @@ pub(super) struct Said {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ComponentState {
     Operational,
+    UnderMaintenance,
     DegradedPerformance,
     PartialOutage,
     MajorOutage,
 }
 
 impl ComponentState {
-    pub(super) const ALL: [ComponentState; 4] = [
+    pub(super) const ALL: [ComponentState; 5] = [
         ComponentState::Operational,
+        ComponentState::UnderMaintenance,
         ComponentState::DegradedPerformance,
         ComponentState::PartialOutage,
         ComponentState::MajorOutage,
@@ -91,6 +97,7 @@ impl ComponentState {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             ComponentState::Operational => "operational",
+            ComponentState::UnderMaintenance => "under_maintenance",
             ComponentState::DegradedPerformance => "degraded_performance",
             ComponentState::PartialOutage => "partial_outage",
             ComponentState::MajorOutage => "major_outage",
@@ -101,6 +108,7 @@ impl ComponentState {
     pub(super) const fn words(self) -> &'static str {
         match self {
             ComponentState::Operational => "Operational",
+            ComponentState::UnderMaintenance => "Under maintenance",
             ComponentState::DegradedPerformance => "Degraded performance",
             ComponentState::PartialOutage => "Partial outage",
             ComponentState::MajorOutage => "Major outage",
@@ -189,6 +197,9 @@ impl Board {
     /// `None` where nothing public has changed.
     fn fold(&mut self, receipt: &View<'_>) -> Option<()> {
         let (rule, name) = (receipt.rule?.text(), receipt.subject?.text());
+        if rule.starts_with("maintenance.") {
+            return self.plans.fold(&rule, &name, receipt);
+        }
         if !rule.starts_with("incident.") {
             return None;
         }
@@ -207,22 +218,48 @@ impl Board {
         Some(())
     }
 
+    /// Takes note of the time, which alone begins and ends what is planned.
+    pub(super) fn advance(&mut self, now: Micros) {
+        if self.plans.advance(now) {
+            self.changes += 1;
+        }
+    }
+
     /// Every component with its state: `known` first, in their order, then what else is affected.
-    pub(super) fn components<'a>(&'a self, known: &'a [String]) -> Vec<(&'a str, ComponentState)> {
+    pub(super) fn components<'a>(
+        &'a self,
+        known: &'a [String],
+        now: Micros,
+    ) -> Vec<(&'a str, ComponentState)> {
         let affected = self.open.iter().flat_map(|held| &held.components);
+        let worked_on = self.plans.in_progress(now).flat_map(|held| &held.components);
         let mut all: Vec<(&str, ComponentState)> = Vec::new();
-        for name in known.iter().chain(affected) {
+        for name in known.iter().chain(affected).chain(worked_on) {
             if !all.iter().any(|(held, _)| held == name) {
-                all.push((name, self.state(name)));
+                all.push((name, self.state(name, now)));
             }
         }
         all
     }
 
-    fn state(&self, component: &str) -> ComponentState {
-        let affects = |held: &&Item| held.components.iter().any(|name| name == component);
-        let states = self.open.iter().filter(affects).map(|held| ComponentState::of(held.severity));
-        states.max().unwrap_or(ComponentState::Operational)
+    fn state(&self, component: &str, now: Micros) -> ComponentState {
+        let affects = |names: &[String]| names.iter().any(|name| name == component);
+        let failing = self.open.iter().filter(|held| affects(&held.components));
+        let failing = failing.map(|held| ComponentState::of(held.severity));
+        let mut worked_on = self.plans.in_progress(now);
+        let worked_on = worked_on.any(|held| affects(&held.components));
+        let worked_on = worked_on.then_some(ComponentState::UnderMaintenance);
+        failing.chain(worked_on).max().unwrap_or(ComponentState::Operational)
+    }
+
+    /// The indicator for people.
+    pub(super) fn overall(&self, now: Micros) -> &'static str {
+        match self.indicator() {
+            Impact::None if self.plans.in_progress(now).next().is_some() => {
+                "Service Under Maintenance"
+            }
+            indicator => indicator.words(),
+        }
     }
 
     /// How bad all of it is.
@@ -255,7 +292,8 @@ impl Item {
         let severity = severity.unwrap_or(self.severity);
         let component = receipt.meta_text("component").map(|name| name.into_owned());
         let component = component.filter(|name| !self.components.contains(name));
-        let is_said = matches!(rule, "incident.update" | "incident.status");
+        let is_shown = matches!(receipt.meta("public"), Some(MetaView::Bool(true)));
+        let is_said = matches!(rule, "incident.update" | "incident.status") || is_shown;
         let is_news = (self.severity, self.status) != (severity, status);
         if !is_said && !is_news && component.is_none() {
             return None;

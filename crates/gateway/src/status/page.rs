@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use governors::IncidentStatus;
+use governors::incident::MaintenancePhase;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 use types::Micros;
 
 use super::board::{Board, ComponentState, Item};
+use super::planned::Window;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -45,7 +47,8 @@ pub(super) fn page(
     as_of: Micros,
     age_s: Option<i64>,
 ) -> String {
-    let overall = board.indicator().words();
+    let now = as_of.plus_secs(age_s.unwrap_or(0));
+    let overall = board.overall(now);
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -69,13 +72,21 @@ pub(super) fn page(
                     }
                 }
                 main {
-                    (component_table(&board.components(components)))
+                    (component_table(&board.components(components, now)))
+                    @if board.plans.ahead(now).next().is_some() {
+                        h2 { "Maintenance" }
+                        @for held in board.plans.ahead(now) { (window(held, now)) }
+                    }
                     h2 { "Incidents" }
                     @if board.open.is_empty() { p { "No incident is open." } }
                     @for item in board.open.iter().rev() { (incident(item)) }
                     @if !board.resolved.is_empty() {
                         h2 { "Resolved incidents" }
                         @for item in &board.resolved { (incident(item)) }
+                    }
+                    @if board.plans.completed(now).next().is_some() {
+                        h2 { "Completed maintenance" }
+                        @for held in board.plans.completed(now) { (window(held, now)) }
                     }
                 }
             }
@@ -119,6 +130,25 @@ fn incident(item: &Item) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+fn window(held: &Window, now: Micros) -> Markup {
+    let word = match held.phase(now) {
+        MaintenancePhase::Scheduled => "Scheduled",
+        MaintenancePhase::InProgress => "In progress",
+        MaintenancePhase::Completed => "Completed",
+    };
+    html! {
+        article {
+            h3 { (held.title) }
+            p {
+                (held.name) ". " (word) ". "
+                "Affects " (held.components.join(", ")) ". "
+                "From " (time(held.from)) " until " (time(held.until)) "."
+            }
+            @if !held.text.is_empty() { p { (held.text) } }
         }
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! Owns: the names of members. Refuses to know: where the state comes from.
 
+use governors::incident::MaintenancePhase;
 use serde_json::{Value, json};
 use types::Micros;
 
 use super::board::{Board, ComponentState, Item, Said};
+use super::planned::Window;
 
 /// What Statuspage would give an id to each of.
 const PAGE_ID: &str = "tai";
 
 /// The summary of a board that was read at `as_of`, `age_s` seconds ago.
 pub(super) fn summary(board: &Board, known: &[String], as_of: Micros, age_s: i64) -> Value {
-    let all = board.components(known);
+    let now = as_of.plus_secs(age_s);
+    let all = board.components(known, now);
     let places = 1..;
     let components: Vec<Value> = all
         .iter()
@@ -21,6 +24,8 @@ pub(super) fn summary(board: &Board, known: &[String], as_of: Micros, age_s: i64
         .collect();
     let incidents: Vec<Value> =
         board.open.iter().rev().map(|item| incident(item, &components)).collect();
+    let windows: Vec<Value> =
+        board.plans.ahead(now).map(|held| window(held, &components, now)).collect();
     let indicator = board.indicator();
     json!({
         "page": {
@@ -33,8 +38,8 @@ pub(super) fn summary(board: &Board, known: &[String], as_of: Micros, age_s: i64
         },
         "components": components,
         "incidents": incidents,
-        "scheduled_maintenances": [],
-        "status": { "indicator": indicator.as_str(), "description": indicator.words() },
+        "scheduled_maintenances": windows,
+        "status": { "indicator": indicator.as_str(), "description": board.overall(now) },
     })
 }
 
@@ -90,5 +95,43 @@ fn update(item: &Item, said: &Said) -> Value {
         "created_at": at,
         "updated_at": at,
         "display_at": at,
+    })
+}
+
+/// A window, with what is said of it: that it was planned, and that it goes on.
+fn window(held: &Window, components: &[Value], now: Micros) -> Value {
+    let phase = held.phase(now);
+    let step = |phase: MaintenancePhase, at: Micros, text: &str| {
+        let at = at.to_string();
+        json!({
+            "id": format!("{}-{}", held.name, phase.as_str()),
+            "incident_id": held.name,
+            "status": phase.as_str(),
+            "body": text,
+            "created_at": at,
+            "updated_at": at,
+            "display_at": at,
+        })
+    };
+    let planned = step(MaintenancePhase::Scheduled, held.created, &held.text);
+    let begun = (phase == MaintenancePhase::InProgress).then(|| step(phase, held.from, ""));
+    let updated = if begun.is_some() { held.from } else { held.created };
+    let affected = |shown: &&Value| held.components.iter().any(|name| shown["name"] == **name);
+    json!({
+        "id": held.name,
+        "name": held.title,
+        "status": phase.as_str(),
+        "impact": "maintenance",
+        "page_id": PAGE_ID,
+        "shortlink": "/status",
+        "started_at": held.from.to_string(),
+        "created_at": held.created.to_string(),
+        "updated_at": updated.to_string(),
+        "monitoring_at": null,
+        "resolved_at": null,
+        "scheduled_for": held.from.to_string(),
+        "scheduled_until": held.until.to_string(),
+        "incident_updates": begun.into_iter().chain([planned]).collect::<Vec<_>>(),
+        "components": components.iter().filter(affected).collect::<Vec<_>>(),
     })
 }

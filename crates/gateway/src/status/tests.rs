@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use governors::{
     AlertChange, AlertPhase, Command, Context, Decision, Declared, IncidentChange, IncidentDeed,
-    IncidentRole, IncidentStatus, Rules, StreamState, decide,
+    IncidentRole, IncidentStatus, MaintenanceChange, Rules, StreamState, decide,
 };
 use ledger::{LedgerId, StreamHead, View, seal};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ impl Desk {
     }
 
     fn status(&mut self, incident: u64, status: IncidentStatus, text: &str) -> &mut Desk {
-        self.on(incident, IncidentDeed::Status { status, text: text.to_owned() })
+        self.on(incident, IncidentDeed::Status { status, text: text.to_owned(), is_public: false })
     }
 
     fn alert(&mut self, to: AlertPhase, component: &str) -> &mut Desk {
@@ -86,6 +86,25 @@ impl Desk {
             message: "zqmessage 12%".to_owned(),
             inhibited_by: None,
         }))
+    }
+
+    /// Plans work on a component, so many seconds from the start on.
+    fn plan(&mut self, component: &str, from_s: i64, until_s: i64) -> &mut Desk {
+        self.act(&Command::Maintenance(MaintenanceChange::Add {
+            title: "a new disk".to_owned(),
+            components: vec![component.to_owned()],
+            from: Some(START.plus_secs(from_s)),
+            until: START.plus_secs(until_s),
+            text: "short pauses".to_owned(),
+        }))
+    }
+
+    /// Lets time pass, with what it alone does.
+    fn pass(&mut self, second: i64) -> &mut Desk {
+        self.now = START.plus_secs(second - 1);
+        self.act(&Command::Tick);
+        self.board.advance(self.now);
+        self
     }
 
     /// The components that are always shown here.
@@ -103,7 +122,7 @@ impl Desk {
 
     fn states(&self) -> Vec<(String, &'static str)> {
         let known = Desk::known();
-        let states = self.board.components(&known);
+        let states = self.board.components(&known, self.now);
         states.into_iter().map(|(name, state)| (name.to_owned(), state.as_str())).collect()
     }
 }
@@ -248,6 +267,84 @@ fn the_summary_has_the_shape_of_statuspage() {
         assert_eq!(incident[member], value, "{member}");
     }
     assert_eq!(incident["components"], json!([summary["components"][1]]));
+}
+
+#[test]
+fn what_is_said_of_an_end_is_shown_where_that_was_asked_for() {
+    for is_public in [false, true] {
+        let mut desk = Desk::new();
+        desk.declare("slow", Severity::Sev3, "http");
+        let text = "the disk is new".to_owned();
+        desk.on(1, IncidentDeed::Status { status: IncidentStatus::Resolved, text, is_public });
+        assert_eq!(desk.board.resolved.len(), 1);
+        assert_eq!(desk.page().contains("the disk is new"), is_public);
+    }
+}
+
+#[test]
+fn planned_work_is_shown_as_the_time_has_it() {
+    let mut desk = Desk::new();
+    desk.plan("ledger", 60, 120);
+    let phase = |desk: &Desk| desk.summary()["scheduled_maintenances"][0]["status"].clone();
+    assert_eq!(phase(&desk), "scheduled");
+    assert_eq!(desk.states(), states(&[("http", "operational"), ("ledger", "operational")]));
+    assert!(desk.page().contains("Scheduled. Affects ledger.") && desk.page().contains("pauses"));
+
+    let quiet = desk.pass(59).board.changes;
+    assert_eq!(desk.pass(60).board.changes, quiet + 1, "the copy is written anew");
+    assert_eq!(desk.pass(61).board.changes, quiet + 1);
+    let summary = desk.summary();
+    let at = |second: i64| START.plus_secs(second).to_string();
+    let step = |status: &str, body: &str, at: &str| {
+        json!({
+            "id": format!("MNT-1-{status}"), "incident_id": "MNT-1", "status": status,
+            "body": body, "created_at": at, "updated_at": at, "display_at": at,
+        })
+    };
+    let window = &summary["scheduled_maintenances"][0];
+    for (member, value) in [
+        ("id", json!("MNT-1")),
+        ("name", json!("a new disk")),
+        ("status", json!("in_progress")),
+        ("impact", json!("maintenance")),
+        ("scheduled_for", json!(at(60))),
+        ("scheduled_until", json!(at(120))),
+        ("components", json!([summary["components"][1]])),
+        (
+            "incident_updates",
+            json!([step("in_progress", "", &at(60)), step("scheduled", "short pauses", &at(1))]),
+        ),
+    ] {
+        assert_eq!(window[member], value, "{member}");
+    }
+    let status = json!({"indicator": "none", "description": "Service Under Maintenance"});
+    assert_eq!((&summary["status"], &summary["incidents"]), (&status, &json!([])));
+    assert_eq!(desk.states(), states(&[("http", "operational"), ("ledger", "under_maintenance")]));
+    assert!(desk.page().contains("Under maintenance") && desk.page().contains("In progress"));
+    // What fails is worse than what is worked on.
+    desk.declare("it is gone", Severity::Sev2, "ledger");
+    assert_eq!(desk.states()[1].1, "partial_outage");
+    desk.status(1, IncidentStatus::Resolved, "");
+
+    desk.pass(120);
+    assert_eq!(desk.summary()["scheduled_maintenances"], json!([]));
+    assert_eq!(desk.summary()["status"]["description"], "All Systems Operational");
+    assert_eq!(desk.states(), states(&[("http", "operational"), ("ledger", "operational")]));
+    assert!(desk.page().contains("Completed maintenance"));
+}
+
+#[test]
+fn work_that_is_called_off_before_it_began_is_not_shown() {
+    let mut desk = Desk::new();
+    desk.plan("mail", 60, 120).plan("mail", 10, 120).pass(20);
+    assert_eq!(desk.states()[2], ("mail".to_owned(), "under_maintenance"));
+    for number in [1, 2] {
+        desk.act(&Command::Maintenance(MaintenanceChange::End { number }));
+    }
+    assert_eq!(desk.summary()["scheduled_maintenances"], json!([]));
+    assert_eq!(desk.states().len(), 2);
+    let page = desk.page();
+    assert!(page.contains("MNT-2. Completed") && !page.contains("MNT-1"), "{page}");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use ledger::{Draft, Meta};
 use types::{Micros, Reason, limits};
 
 use super::state::{Alert, Incident, IncidentsState};
-use super::{ABSENT, ALERT, INCIDENT, about, begin, first_told, incident_name, moved, seal, told};
+use super::{
+    ABSENT, ALERT, INCIDENT, Maintenance, Override, about, begin, called, first_called,
+    incident_name, moved, seal, told,
+};
 use crate::command::{AlertChange, AlertPhase, IncidentStatus};
 use crate::decision::{Context, Decision, Rejection};
 use crate::draft::{TIME, is_keepable, rule, transition};
@@ -40,8 +43,12 @@ pub(super) fn decide(
         .with("severity", Meta::Text(change.severity.as_str().into()))
         .with("component", Meta::Text(change.component.clone().into()))
         .with("title", Meta::Text(title.to_owned().into()));
-    let alert = match &change.inhibited_by {
-        Some(by) => alert.with("inhibited_by", Meta::Text(by.clone().into())),
+    let wants_one =
+        change.to == AlertPhase::Firing && held.is_none_or(|held| held.incident.is_none());
+    let window = state.maintenance_of(&change.component, cx.now).filter(|_| wants_one);
+    let inhibited_by = window.map(Maintenance::name).or_else(|| change.inhibited_by.clone());
+    let alert = match inhibited_by {
+        Some(by) => alert.with("inhibited_by", Meta::Text(by.into())),
         None => alert,
     };
     let alert = Draft {
@@ -50,7 +57,9 @@ pub(super) fn decide(
         ..alert
     };
     let consequence = match change.to {
-        AlertPhase::Firing if held.is_none_or(|held| held.incident.is_none()) => {
+        // What is worked on is expected to fail: it is on record, and wakes nobody.
+        AlertPhase::Firing if window.is_some() => None,
+        AlertPhase::Firing if wants_one => {
             let began = held.map_or(cx.now, |held| Micros(held.began_us));
             raise(policy, state, change, began, cx)
         }
@@ -136,9 +145,9 @@ fn attach(
     // Other than anybody was told: the ladder of what it is now begins here.
     let severity = change.severity.min(incident.severity);
     let is_acknowledged = incident.acknowledged_us.is_some();
-    let (tell, clocks) = begin(policy, severity, is_acknowledged, cx.now);
+    let (tell, clocks) = begin(policy, state.overrides(), severity, is_acknowledged, cx.now);
     let draft = draft.with("severity", Meta::Text(severity.as_str().into()));
-    told(clocks.write(draft), incident, &tell)
+    called(clocks.write(draft), incident, &tell)
 }
 
 fn joined(incident: &Incident, key: &str, component: &str, actor: &str) -> Draft {
@@ -158,7 +167,7 @@ fn open(
     began: Micros,
     cx: &Context<'_>,
 ) -> Draft {
-    let (tell, clocks) = begin(policy, change.severity, false, cx.now);
+    let (tell, clocks) = begin(policy, state.overrides(), change.severity, false, cx.now);
     let draft = transition(INCIDENT, rule::INCIDENT_OPEN, cx.actor)
         .states(ABSENT, IncidentStatus::Investigating.as_str())
         .with("title", Meta::Text(title_of(change).to_owned().into()))
@@ -171,7 +180,7 @@ fn open(
         detail: Some(message_of(change).to_owned().into()),
         ..draft
     };
-    first_told(clocks.write(draft), &tell)
+    first_called(clocks.write(draft), &tell)
 }
 
 /// The last alert of an incident is over: it is watched for a while, and resolves by itself.
@@ -202,15 +211,16 @@ fn recover(
 /// An incident without anything new: the same receipt for a person and for time.
 pub(super) fn update(
     policy: &Policy,
+    overrides: &[Override],
     incident: &Incident,
     actor: &str,
     detail: String,
     cx: &Context<'_>,
 ) -> Draft {
-    let mut tell = policy.update_tell().to_vec();
+    let mut tell = policy.call(policy.update_tell(), overrides, cx.now);
     if actor != TIME {
         // What a person says reaches whoever was told of it.
-        super::add(&mut tell, &incident.told);
+        tell.reach(&incident.told);
     }
     let every_s = policy.update_every_s(incident.severity);
     let clocks = super::Clocks {
@@ -221,5 +231,5 @@ pub(super) fn update(
     };
     let draft = clocks.write(about(incident, rule::INCIDENT_UPDATE, actor));
     let draft = Draft { detail: Some(detail.into()), ..draft };
-    told(draft, incident, &tell)
+    called(draft, incident, &tell)
 }

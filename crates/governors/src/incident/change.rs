@@ -7,7 +7,9 @@ use types::{Micros, Reason, limits};
 
 use super::alert::update;
 use super::state::{Incident, IncidentsState};
-use super::{ABSENT, Clocks, INCIDENT, about, begin, first_told, incident_name, moved, seal, told};
+use super::{
+    ABSENT, Clocks, INCIDENT, about, begin, called, first_called, incident_name, moved, seal, told,
+};
 use crate::command::{Declared, IncidentChange, IncidentDeed as Deed, IncidentStatus};
 use crate::decision::{Context, Decision, Rejection};
 use crate::draft::{is_keepable, refusal, rule, transition};
@@ -45,7 +47,7 @@ fn declare(
         let draft = refusal(INCIDENT, rule::INCIDENT_OPEN, cx.actor, Reason::StateError, detail);
         return seal(vec![draft], 0);
     }
-    let (tell, clocks) = begin(policy, *severity, false, cx.now);
+    let (tell, clocks) = begin(policy, state.overrides(), *severity, false, cx.now);
     let draft = transition(INCIDENT, rule::INCIDENT_OPEN, cx.actor)
         .states(ABSENT, IncidentStatus::Investigating.as_str())
         .with("title", Meta::Text(title.clone().into()))
@@ -56,7 +58,7 @@ fn declare(
         detail: Some(text.clone().into()),
         ..draft
     };
-    seal(vec![first_told(clocks.write(draft), &tell)], 0)
+    seal(vec![first_called(clocks.write(draft), &tell)], 0)
 }
 
 fn on_open(
@@ -86,12 +88,13 @@ fn on_open(
             .with("who", Meta::Text(who.clone().into())),
         Deed::Grade { severity } if *severity == incident.severity => return Decision::Nothing,
         Deed::Grade { severity } => {
-            let (tell, clocks) = begin(policy, *severity, is_acknowledged, cx.now);
+            let (tell, clocks) =
+                begin(policy, state.overrides(), *severity, is_acknowledged, cx.now);
             let draft = about(incident, rule::INCIDENT_GRADE, cx.actor)
                 .with("severity", Meta::Text(severity.as_str().into()));
-            told(clocks.write(draft), incident, &tell)
+            called(clocks.write(draft), incident, &tell)
         }
-        Deed::Status { status: IncidentStatus::Resolved, text } => {
+        Deed::Status { status: IncidentStatus::Resolved, text, is_public } => {
             if let Some(alert) = state.alerts_of(incident.number).next() {
                 let detail = format!("{} still fires", alert.rule);
                 let draft =
@@ -99,22 +102,26 @@ fn on_open(
                 let subject = Some(incident.name().into());
                 return seal(vec![Draft { subject, ..draft }], 0);
             }
-            said(resolve(incident, cx.actor, cx.now), text)
+            let draft = said(resolve(incident, cx.actor, cx.now), text);
+            if *is_public { draft.with("public", Meta::Bool(true)) } else { draft }
         }
-        Deed::Status { status, text } => {
+        Deed::Status { status, text, .. } => {
             let draft = moved(incident, rule::INCIDENT_STATUS, cx.actor, *status);
             told(said(draft, text), incident, &incident.told)
         }
-        Deed::Update { text } => update(policy, incident, cx.actor, text.clone(), cx),
+        Deed::Update { text } => {
+            update(policy, state.overrides(), incident, cx.actor, text.clone(), cx)
+        }
         Deed::Unreachable { channel } => {
             let told_before = incident.unreachable.contains(channel);
-            let rest: Vec<String> = policy.fallback(channel).cloned().collect();
-            if told_before || rest.is_empty() {
+            let mut rest = policy.call(policy.fallback(), state.overrides(), cx.now);
+            rest.channels.retain(|other| other != channel);
+            if told_before || rest.channels.is_empty() {
                 return Decision::Nothing;
             }
             let draft = about(incident, rule::INCIDENT_REROUTE, cx.actor)
                 .with("unreachable", Meta::Text(channel.clone().into()));
-            told(draft, incident, &rest)
+            called(draft, incident, &rest)
         }
         Deed::Note { text } => said(about(incident, rule::INCIDENT_NOTE, cx.actor), text),
     };

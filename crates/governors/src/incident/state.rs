@@ -1,4 +1,4 @@
-//! What stands in the stream `_incidents`: alerts, silences and open incidents.
+//! What stands in the stream `_incidents`: alerts, silences, what is planned, and open incidents.
 //!
 //! Owns: the fold. Refuses to know: who is told what, which the receipts say.
 
@@ -6,7 +6,7 @@ use ledger::View;
 use serde::{Deserialize, Serialize};
 use types::{Micros, ReceiptId, Severity, limits};
 
-use super::{ABSENT, incident_name, incident_number};
+use super::{ABSENT, Maintenance, Override, duty, incident_name, incident_number, maintenance};
 use crate::command::{AlertPhase, IncidentRole, IncidentStatus};
 use crate::draft::{Secs, rule};
 use crate::snapshot::word;
@@ -24,6 +24,18 @@ pub struct IncidentsState {
     silences: Vec<Silence>,
     /// In ascending order of numbers.
     open: Vec<Incident>,
+    /// Overrides so far.
+    #[serde(default)]
+    overrides_count: u64,
+    /// In ascending order of numbers.
+    #[serde(default)]
+    overrides: Vec<Override>,
+    /// Maintenance windows so far.
+    #[serde(default)]
+    maintenances_count: u64,
+    /// In ascending order of numbers.
+    #[serde(default)]
+    maintenances: Vec<Maintenance>,
 }
 
 /// An alert that is not inactive.
@@ -153,6 +165,32 @@ impl IncidentsState {
         &self.open
     }
 
+    /// The overrides of the rota, in ascending order of numbers. One that is over may be among them.
+    #[must_use]
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
+    }
+
+    pub(super) fn overrides_count(&self) -> u64 {
+        self.overrides_count
+    }
+
+    /// The maintenance windows, in ascending order of numbers. One that is over may be among them.
+    #[must_use]
+    pub fn maintenances(&self) -> &[Maintenance] {
+        &self.maintenances
+    }
+
+    pub(super) fn maintenances_count(&self) -> u64 {
+        self.maintenances_count
+    }
+
+    /// The window in which a component is worked on at `now`.
+    #[must_use]
+    pub fn maintenance_of(&self, component: &str, now: Micros) -> Option<&Maintenance> {
+        self.maintenances.iter().find(|held| held.covers(component, now))
+    }
+
     /// Incidents so far, resolved ones too.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -189,7 +227,10 @@ impl IncidentsState {
             let clocks = [held.page_at_us, held.update_at_us, held.resolve_at_us];
             clocks.into_iter().flatten().map(Micros).min()
         };
-        silences.chain(self.open.iter().filter_map(clocks)).min()
+        let overrides = self.overrides.iter().map(|held| Micros::from_secs(held.until_s));
+        let windows = self.maintenances.iter().map(|held| Micros::from_secs(held.until_s));
+        let planned = silences.chain(overrides).chain(windows);
+        planned.chain(self.open.iter().filter_map(clocks)).min()
     }
 
     fn find_alert(&self, key: &str) -> Result<usize, usize> {
@@ -212,6 +253,10 @@ impl IncidentsState {
             && self.open.last().is_none_or(|last| last.number <= self.count)
             && self.alerts.iter().all(|held| held.phase != AlertPhase::Inactive)
             && self.alerts.len() <= limits::ALERTS
+            && self.overrides.is_sorted_by(|a, b| a.number < b.number)
+            && self.overrides.last().is_none_or(|last| last.number <= self.overrides_count)
+            && self.maintenances.is_sorted_by(|a, b| a.number < b.number)
+            && self.maintenances.last().is_none_or(|last| last.number <= self.maintenances_count)
     }
 
     /// Folds one transition.
@@ -221,6 +266,14 @@ impl IncidentsState {
             rule::ALERT_CHANGE => self.apply_alert(&subject, receipt),
             rule::SILENCE_SET | rule::SILENCE_CLEAR | rule::SILENCE_LEASE_END => {
                 self.apply_silence(rule, &subject, receipt)
+            }
+            rule::OVERRIDE_ADD | rule::OVERRIDE_END | rule::OVERRIDE_OVER => {
+                let (count, held) = (&mut self.overrides_count, &mut self.overrides);
+                duty::apply(count, held, rule, &subject, receipt)
+            }
+            rule::MAINTENANCE_ADD | rule::MAINTENANCE_END | rule::MAINTENANCE_OVER => {
+                let (count, held) = (&mut self.maintenances_count, &mut self.maintenances);
+                maintenance::apply(count, held, rule, &subject, receipt)
             }
             rule::INCIDENT_CORRECT => Ok(()),
             _ if rule.starts_with("incident.") => self.apply_incident(rule, &subject, receipt),
@@ -427,7 +480,7 @@ impl Incident {
     }
 }
 
-fn text(receipt: &View<'_>, field: &'static str) -> Result<String, FoldError> {
+pub(super) fn text(receipt: &View<'_>, field: &'static str) -> Result<String, FoldError> {
     let text = receipt.meta_text(field).ok_or(FoldError::Field { field })?;
     Ok(text.into_owned())
 }

@@ -346,7 +346,13 @@ fn incident_text(receipt: &View<'_>, rule: &str) -> String {
     match rule {
         rule::INCIDENT_OPEN => said(format!("Opened by {actor} as {}", meta("severity"))),
         rule::INCIDENT_JOIN => format!("Alert {} joined", meta("alert")),
-        rule::INCIDENT_ESCALATE => format!("Escalated to {told}"),
+        rule::INCIDENT_ESCALATE => {
+            let who = if told.is_empty() { "nobody" } else { &*told };
+            match &*meta("oncall") {
+                "" => format!("Escalated to {who}"),
+                roll => format!("Escalated to {who} ({roll})"),
+            }
+        }
         rule::INCIDENT_ACKNOWLEDGE => format!("Acknowledged by {actor}"),
         rule::INCIDENT_ASSIGN => format!("{} took the role {}", meta("who"), meta("role")),
         rule::INCIDENT_GRADE => format!("Graded {} by {actor}", meta("severity")),

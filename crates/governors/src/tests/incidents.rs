@@ -40,7 +40,7 @@ pub(super) fn fires(key: &str, severity: Severity, component: &str) -> Command {
     Command::Alert(alert_of(key, AlertPhase::Firing, severity, component))
 }
 
-fn over(key: &str, severity: Severity, component: &str) -> Command {
+pub(super) fn over(key: &str, severity: Severity, component: &str) -> Command {
     Command::Alert(alert_of(key, AlertPhase::Inactive, severity, component))
 }
 
@@ -67,7 +67,7 @@ fn incidents_with(channels: &[&str]) -> Chain {
 }
 
 /// Lets time alone act until `end`; gives the second, the rule and who is told of each receipt.
-fn pass(chain: &mut Chain, end_s: i64) -> Vec<(i64, String, String)> {
+pub(super) fn pass(chain: &mut Chain, end_s: i64) -> Vec<(i64, String, String)> {
     let mut seen = Vec::new();
     while let Some(due) = chain.state.next_due().filter(|due| *due <= START.plus_secs(end_s)) {
         let (decision, _) = chain.act(due, &Command::Tick);
@@ -80,7 +80,7 @@ fn pass(chain: &mut Chain, end_s: i64) -> Vec<(i64, String, String)> {
     seen
 }
 
-fn tell(draft: &Draft) -> String {
+pub(super) fn tell(draft: &Draft) -> String {
     let told = draft.metadata.iter().find(|(key, _)| key == "tell");
     match told {
         Some((_, Meta::Text(channels))) => channels.to_string(),
@@ -88,7 +88,7 @@ fn tell(draft: &Draft) -> String {
     }
 }
 
-fn pages(seen: &[(i64, String, String)]) -> Vec<(i64, &str)> {
+pub(super) fn pages(seen: &[(i64, String, String)]) -> Vec<(i64, &str)> {
     let paged = seen.iter().filter(|(_, rule, _)| rule == "incident.escalate");
     paged.map(|(at, _, tell)| (*at, &**tell)).collect()
 }
@@ -118,7 +118,8 @@ fn every_phase_meets_every_other() {
 fn every_incident_meets_every_deed() {
     let fired = (0, fires("errors", Severity::Sev1, "http"));
     let ended = (10, over("errors", Severity::Sev1, "http"));
-    let status = |status| IncidentDeed::Status { status, text: "found it".to_owned() };
+    let status =
+        |status| IncidentDeed::Status { status, text: "found it".to_owned(), is_public: false };
     let mut out = String::new();
     for (name, steps) in [
         ("none", vec![]),
@@ -265,7 +266,8 @@ fn what_is_watched_by_hand_resolves_by_itself_once_its_alerts_are_over() {
     let mut chain = incidents();
     chain.act(START, &fires("errors", Severity::Sev3, "http"));
     let status = IncidentStatus::Monitoring;
-    chain.act(START.plus_secs(9), &on(1, IncidentDeed::Status { status, text: String::new() }));
+    let deed = IncidentDeed::Status { status, text: String::new(), is_public: false };
+    chain.act(START.plus_secs(9), &on(1, deed));
     chain.act(START.plus_secs(60), &over("errors", Severity::Sev3, "http"));
     let seen = pass(&mut chain, 400);
     assert_eq!(seen.last().map(|(at, rule, _)| (*at, &**rule)), Some((360, "incident.resolve")));
@@ -314,7 +316,7 @@ fn an_incident_does_not_end_while_an_alert_fires_and_takes_corrections_afterward
     let mut chain = incidents();
     let resolve = || {
         let text = "rolled back".to_owned();
-        on(1, IncidentDeed::Status { status: IncidentStatus::Resolved, text })
+        on(1, IncidentDeed::Status { status: IncidentStatus::Resolved, text, is_public: true })
     };
     chain.act(START, &fires("errors", Severity::Sev1, "http"));
     chain.act(START.plus_secs(1), &resolve());
@@ -413,6 +415,7 @@ fn a_post_mortem_cites_a_receipt_for_every_sentence_and_leaves_blank_what_nobody
                 IncidentDeed::Status {
                     status: IncidentStatus::Identified,
                     text: "a bad deploy # of | <the> [store]".to_owned(),
+                    is_public: false,
                 },
             ),
         ),

@@ -3,11 +3,13 @@
 //! Owns: the harness and the text form of decisions. Refuses to know: the inside of any state.
 
 mod budget;
+mod duty;
 mod faults;
 mod incidents;
 mod interleavings;
 mod keys;
 mod live;
+mod maintenance;
 mod properties;
 mod sensors;
 mod table;

@@ -310,6 +310,8 @@ fn every_stream_takes_its_own_commands_only() {
             ("alert", incidents::fires("errors", Severity::Sev1, "http")),
             ("incident", incidents::on(1, IncidentDeed::Acknowledge)),
             ("silence", incidents::silence("rule=errors", 60)),
+            ("override", duty::end(1)),
+            ("maintenance", maintenance::end(1)),
             ("notice", incidents::begin("slack", 3)),
         ];
         for (name, command) in commands {

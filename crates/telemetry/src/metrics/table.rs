@@ -129,7 +129,7 @@ metrics! {
     receipts_replayed, "tai_receipts_replayed_total", counter, [], &[], "Repeated requests answered with the receipt of the first.";
     store_stage, "tai_store_stage", gauge, [], &[], "Where a shared receipt store stands: 0 away, 1 reads, 2 writes, 3 signals, 4 up.";
     receipts_spooled, "tai_receipts_spooled", gauge, [], &[], "Receipts that wait on this machine for the receipt store to be back.";
-    receipts_emitted, "receipts_emitted_total", counter, [], &[], "Receipts that whoever asked was told of, in this process.";
+    receipts_told, "receipts_emitted_total", counter, [], &[], "Receipts that whoever asked was told of, in this process.";
     receipts_durable, "receipts_durable_total", counter, [], &[], "Receipts that the receipt store took from this process.";
     receipts_flushed, "tai_receipts_flushed_total", counter, [], &[], "Receipts that were carried over to the receipt store after it had been away.";
     signals_queued, "tai_signals_queued", gauge, [], &[], "Signals that wait on this machine for the receipt store to be back.";

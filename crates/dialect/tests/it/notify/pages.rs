@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{KINDS, any_notice, body, notice, of};
 
-const PAGE: Page<'static> = Page { id: "p1", key: "swordfish", component: Some("c1") };
+const PAGE: Page<'static> = Page { id: "p1", key: "swordfish", components: &["c1"] };
 
 fn open(incident: &str, notice: &str, severity: &str, component: &str) -> Value {
     json!({
@@ -27,19 +27,19 @@ fn what_is_done_follows_from_what_is_open() {
     let id = "remote-INC-7".to_owned();
     let opened = notice();
     let resolved = of(NoticeKind::Resolved);
-    let update = Plan::Update { id: id.clone(), others: None };
+    let update = Plan::Update { id: id.clone(), others: vec![None] };
     for (notice, seen, expected) in [
-        (&opened, json!([]), Plan::Create { others: None }),
-        (&opened, json!([open("INC-70", "x", "2", "c2")]), Plan::Create { others: None }),
-        (&opened, json!([open("INC-8", "x", "2", "c1")]), Plan::Create { others: Some(2) }),
-        (&opened, json!([{ "id": "x", "metadata": {} }]), Plan::Create { others: None }),
+        (&opened, json!([]), Plan::Create { others: vec![None] }),
+        (&opened, json!([open("INC-70", "x", "2", "c2")]), Plan::Create { others: vec![None] }),
+        (&opened, json!([open("INC-8", "x", "2", "c1")]), Plan::Create { others: vec![Some(2)] }),
+        (&opened, json!([{ "id": "x", "metadata": {} }]), Plan::Create { others: vec![None] }),
         (&opened, json!([own]), update.clone()),
         (&resolved, json!([own]), update),
         (&resolved, json!([]), Plan::Done { id: None }),
         (
             &resolved,
             json!([open("INC-8", "x", "3", "c1"), own, open("INC-9", "x", "2", "c1")]),
-            Plan::Update { id: id.clone(), others: Some(2) },
+            Plan::Update { id: id.clone(), others: vec![Some(2)] },
         ),
         (&opened, json!([open("INC-7", "INC-7.opened", "1", "c1")]), Plan::Done { id: Some(id) }),
     ] {
@@ -75,7 +75,8 @@ fn the_words_and_colours_of_the_page() {
         (NoticeKind::Resolved, 1, Some(2), "resolved", "critical", "partial_outage"),
     ] {
         let notice = Notice { severity, ..of(kind) };
-        let request = request(&notice, &PAGE, &Plan::Create { others }).expect("a request");
+        let request =
+            request(&notice, &PAGE, &Plan::Create { others: vec![others] }).expect("a request");
         let incident = &body(&request)["incident"];
         assert_eq!(incident["status"], status);
         assert_eq!(incident["impact_override"], impact);
@@ -85,23 +86,41 @@ fn the_words_and_colours_of_the_page() {
 }
 
 #[test]
+fn every_component_is_named_and_is_as_bad_as_the_worst_of_its_own() {
+    let page = Page { components: &["c1", "c2"], ..PAGE };
+    let seen = json!([open("INC-8", "x", "1", "c2"), open("INC-9", "x", "4", "c1")]);
+    let notice = Notice { severity: 3, ..notice() };
+    let found = plan(&notice, &page, 200, None, seen.to_string().as_bytes()).expect("a plan");
+    assert_eq!(found, Plan::Create { others: vec![Some(4), Some(1)] });
+    let made = body(&request(&notice, &page, &found).expect("a request"));
+    let incident = &made["incident"];
+    assert_eq!(incident["component_ids"], json!(["c1", "c2"]));
+    let states = json!({ "c1": "degraded_performance", "c2": "major_outage" });
+    assert_eq!(incident["components"], states);
+    let over = Notice { kind: NoticeKind::Resolved, ..notice };
+    let made = body(&request(&over, &page, &found).expect("a request"));
+    let states = json!({ "c1": "operational", "c2": "major_outage" });
+    assert_eq!(made["incident"]["components"], states);
+}
+
+#[test]
 fn the_requests_go_where_they_should() {
     let looked = look(&PAGE);
     assert_eq!(looked.method, Method::Get);
     assert_eq!(looked.path, "/v1/pages/p1/incidents/unresolved?per_page=100");
     assert_eq!(looked.headers, [("authorization", "OAuth swordfish".to_owned())]);
     assert!(!format!("{looked:?}").contains("swordfish"));
-    let update = Plan::Update { id: "x1".to_owned(), others: None };
+    let update = Plan::Update { id: "x1".to_owned(), others: vec![None] };
     for (plan, method, path) in [
-        (Plan::Create { others: None }, Method::Post, "/v1/pages/p1/incidents"),
+        (Plan::Create { others: vec![None] }, Method::Post, "/v1/pages/p1/incidents"),
         (update, Method::Patch, "/v1/pages/p1/incidents/x1"),
     ] {
         let request = request(&notice(), &PAGE, &plan).expect("a request");
         assert_eq!((request.method, request.path.as_str()), (method, path));
     }
     assert_eq!(request(&notice(), &PAGE, &Plan::Done { id: None }), None);
-    let bare = Page { component: None, ..PAGE };
-    let told = request(&notice(), &bare, &Plan::Create { others: None }).expect("a request");
+    let bare = Page { components: &[], ..PAGE };
+    let told = request(&notice(), &bare, &Plan::Create { others: Vec::new() }).expect("a request");
     assert!(body(&told)["incident"].get("components").is_none());
 }
 
@@ -128,7 +147,7 @@ proptest! {
 
     #[test]
     fn the_page_keeps_its_limits(notice in any_notice(), others in any::<Option<u8>>()) {
-        let request = request(&notice, &PAGE, &Plan::Create { others }).expect("a request");
+        let request = request(&notice, &PAGE, &Plan::Create { others: vec![others] }).expect("a request");
         let incident = &body(&request)["incident"];
         let chars = |name: &str| incident[name].as_str().map_or(0, |text| text.chars().count());
         prop_assert!(chars("name") <= 255);
