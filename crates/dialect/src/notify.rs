@@ -24,7 +24,7 @@ use std::fmt;
 
 use types::Micros;
 
-pub use answer::Answer;
+pub use answer::Delivery;
 
 /// What is to be told, once.
 #[derive(Debug, Clone, PartialEq, Eq)]

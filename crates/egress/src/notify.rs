@@ -17,9 +17,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dialect::notify::{
-    Answer, Notice, Outgoing, alertmanager, pagerduty, slack, statuspage, telegram, webhook,
+    Delivery, Notice, Outgoing, alertmanager, pagerduty, slack, statuspage, telegram, webhook,
 };
-use engine::notify::{ChannelFacts, Courier, Delivery};
+use engine::notify::{ChannelFacts, Courier};
 use engine::outbound::Boxed;
 use governor::clock::{Clock as _, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
@@ -424,7 +424,7 @@ impl Channel {
             ChannelKind::Email(_) => return Delivery::Refused { why: "it is not spoken to so" },
         };
         match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
-            Ok(heard) => delivery(read(heard.status, heard.retry_after, &heard.body)),
+            Ok(heard) => read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
             Err(Lost::Unwritable) => Delivery::Refused { why: "the request cannot be written" },
@@ -447,13 +447,13 @@ impl Channel {
         let plan = match statuspage::plan(notice, page, status, retry_after, &body) {
             Ok(statuspage::Plan::Done { id }) => return Delivery::Delivered { remote: id },
             Ok(plan) => plan,
-            Err(answer) => return delivery(answer),
+            Err(answer) => return answer,
         };
         let Some(request) = statuspage::request(notice, page, &plan) else {
             return Delivery::Delivered { remote: None };
         };
         match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
-            Ok(heard) => delivery(statuspage::read(heard.status, heard.retry_after, &heard.body)),
+            Ok(heard) => statuspage::read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
             Err(Lost::Unwritable) => Delivery::Refused { why: "the request cannot be written" },
@@ -461,13 +461,4 @@ impl Channel {
     }
 }
 
-type Read = fn(u16, Option<Duration>, &[u8]) -> Answer;
-
-fn delivery(answer: Answer) -> Delivery {
-    match answer {
-        Answer::Delivered { remote } => Delivery::Delivered { remote },
-        Answer::Retry { after } => Delivery::Retry { after },
-        Answer::Refused { why } => Delivery::Refused { why },
-        Answer::Unclear => Delivery::Unknown,
-    }
-}
+type Read = fn(u16, Option<Duration>, &[u8]) -> Delivery;

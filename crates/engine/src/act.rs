@@ -19,6 +19,7 @@ use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
 use crate::access::Access;
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
 use crate::ai::{self, Ai, AiOptions, AiParts};
+use crate::cache::Loaded;
 use crate::commit::{Decided, Refused, Reply, Work};
 use crate::decider::Duty;
 use crate::edge::{Edge, Refusal};
@@ -30,7 +31,7 @@ use crate::pipeline::{Common, Pipeline, Workers};
 use crate::ports::{ReadError, Standby, Store, Stored};
 use crate::sight::Sight;
 use crate::supervise::{Supervisor, Worker};
-use crate::{load, reconcile};
+use crate::{load, reconcile, spool};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
@@ -185,6 +186,7 @@ impl Engine {
             settlements: Arc::default(),
             access: Arc::new(Access::default()),
             live: watch::Sender::new(0),
+            told: watch::Sender::new(0),
         };
         let (ledger, workers) = Pipeline::new(Duty::Ledger, store, &common, &NEEDED);
         let engine = Engine(Arc::new(Inner {
@@ -202,9 +204,7 @@ impl Engine {
             door: RwLock::new(()),
         }));
         engine.supervise(workers, store_workers, does_due);
-        if does_due {
-            engine.supervise_watch(watch);
-        }
+        engine.supervise_watch(watch, does_due);
         engine
     }
 
@@ -329,15 +329,7 @@ impl Engine {
         }
         let again = self.store().is_shared().then(|| request.clone());
         let seen = self.outage().verdicts();
-        let decided = tokio::select! {
-            biased;
-            decided = self.decide_on(&self.0.ledger, request, keyed, permit) => decided,
-            () = self.store_gone() => {
-                let detail = "the receipt store went away, the outcome is unknown";
-                Err(Refused::new(Reason::Timeout, detail))
-            }
-        };
-        match decided {
+        match self.act_in_ledger(request, keyed, permit).await {
             Err(refused) if refused.reason == Reason::FirestoreError => {
                 // Nothing was written: a store that is away is stood in for.
                 let Some(request) = again else { return Err(refused) };
@@ -347,6 +339,23 @@ impl Engine {
                 }
             }
             outcome => outcome,
+        }
+    }
+
+    /// Decides in the ledger and nowhere else, unless the store goes away.
+    pub(crate) async fn act_in_ledger(
+        &self,
+        request: Request<'_>,
+        keyed: Option<Keyed>,
+        permit: Option<Permit>,
+    ) -> Result<Option<Decided>, Refused> {
+        tokio::select! {
+            biased;
+            decided = self.decide_on(&self.0.ledger, request, keyed, permit) => decided,
+            () = self.store_gone() => {
+                let detail = "the receipt store went away, the outcome is unknown";
+                Err(Refused::new(Reason::Timeout, detail))
+            }
         }
     }
 
@@ -387,7 +396,7 @@ impl Engine {
         Err(Refused::new(Reason::GovernorNotReady, "the stream is contended"))
     }
 
-    async fn load(&self, stream: &StreamName) -> Result<crate::cache::Loaded, Refused> {
+    pub(crate) async fn load(&self, stream: &StreamName) -> Result<Loaded, Refused> {
         if stream.is_lane() {
             return self.load_lane(stream).await;
         }
@@ -484,7 +493,7 @@ impl Engine {
     pub async fn state(&self, stream: &StreamName) -> Result<StreamState, Refused> {
         // What was changed while the store was away holds until it is in the chain itself.
         let spool = self.outage().spools.current();
-        if let Some(spool) = spool.filter(|_| stream.as_str() == limits::STREAM_SETTINGS) {
+        if let Some(spool) = spool.filter(|_| spool::is_carried_on(stream)) {
             return Ok(self.load_lane(&stream.lane(spool.lane)).await?.live.now.state);
         }
         let loaded = self.load(stream).await?;

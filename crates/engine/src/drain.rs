@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time;
 
 use crate::act::{AI_GATEWAY, Engine, NEEDED, OUTAGE_SUP};
+use crate::alerts::ALERTS;
+use crate::notices::NOTICES;
 use crate::reconcile;
 use crate::spool::SPOOL_SUP;
 
@@ -23,6 +25,12 @@ impl Engine {
         let (settled_by, ended_by) = (now + deadline * 3 / 4, now + deadline);
         if time::timeout_at(settled_by, self.inner().door.write()).await.is_err() {
             tracing::warn!(event = "drain_commands", "commands are left without an answer");
+        }
+        // A notice that is on its way is brought to its end, and so are its receipts.
+        for name in [ALERTS, NOTICES] {
+            if time::timeout_at(settled_by, supervisor.stop(name)).await.is_err() {
+                tracing::warn!(event = "drain_notices", subsystem = name, "a notice is left open");
+            }
         }
         if time::timeout_at(settled_by, supervisor.stop("action_pool")).await.is_err() {
             let left = self.inner().common.in_flight.len();

@@ -216,6 +216,8 @@ fn change(key: String, alert: &ExternalAlert) -> AlertChange {
         title: word(title.as_deref().unwrap_or(&name)),
         message: cut(message.as_deref().unwrap_or_default(), limits::INCIDENT_TEXT_CHARS),
         inhibited_by: None,
+        instance: None,
+        is_gone: false,
     }
 }
 
@@ -235,6 +237,7 @@ mod tests {
             component: "http".to_owned(),
             title: "x".to_owned(),
             incident: Some(1),
+            instance: None,
         }
     }
 

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use governors::StreamState;
-use governors::incident::Story;
+use governors::incident::{Story, is_of_lane};
 use ledger::View;
 use types::{Reason, StreamName, limits};
 
 use crate::act::Engine;
 use crate::commit::Refused;
 use crate::notify::Courier;
+use crate::ports::Stored;
+use crate::spool::Spool;
 use crate::supervise::Worker;
 use crate::{alerts, external, notices};
 
@@ -35,7 +37,8 @@ pub struct WatchParts {
 }
 
 impl Engine {
-    pub(crate) fn supervise_watch(&self, watch: WatchParts) {
+    /// Every instance watches its own figures; who is told is for those that do what is due.
+    pub(crate) fn supervise_watch(&self, watch: WatchParts, does_due: bool) {
         if let Some(rules) = watch.rules {
             let engine = self.clone();
             let evaluator = Worker::task("alert_evaluator", move |stop| {
@@ -47,7 +50,8 @@ impl Engine {
             self.supervisor().start(alerts::ALERTS, vec![evaluator, external]);
         }
         // Where there is no channel there is nobody to tell.
-        if let Some(courier) = watch.courier.filter(|courier| !courier.channels().is_empty()) {
+        let courier = watch.courier.filter(|courier| does_due && !courier.channels().is_empty());
+        if let Some(courier) = courier {
             let engine = self.clone();
             let teller = Worker::task("notice_teller", move |stop| {
                 notices::tell(engine.clone(), Arc::clone(&courier), stop)
@@ -64,6 +68,19 @@ impl Engine {
         self.state(&stream()).await
     }
 
+    /// Receipts of the chain, or of the lane beside it, ascending.
+    pub(crate) async fn incident_page(
+        &self,
+        lane: Option<&Arc<Spool>>,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Refused> {
+        match lane {
+            Some(spool) => spool.read(stream().lane(spool.lane), from_seq, limit).await,
+            None => self.blocking(move |store| store.read(&stream(), from_seq, limit)).await,
+        }
+    }
+
     /// What the receipts say of one incident, open or resolved; `None` where there was none of that
     /// number.
     ///
@@ -73,8 +90,10 @@ impl Engine {
     pub async fn incident_story(&self, number: u64) -> Result<Option<Story>, Refused> {
         let mut told = Story::new(number);
         let mut next = 0;
+        // What began before the store went away is told by the chain alone.
+        let lane = self.outage().spools.current().filter(|spool| is_of_lane(number, spool.lane));
         loop {
-            let page = self.blocking(move |store| store.read(&stream(), next, PAGE)).await?;
+            let page = self.incident_page(lane.as_ref(), next, PAGE).await?;
             for stored in &page {
                 let view = View::scan(&stored.core).ok().filter(|view| stored.is_intact(view));
                 let Some(view) = view else {

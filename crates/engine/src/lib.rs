@@ -16,6 +16,7 @@ pub mod ai;
 mod alerts;
 mod answers;
 pub mod cache;
+mod carry;
 pub mod clock;
 pub mod commit;
 pub mod copy;
@@ -37,6 +38,7 @@ mod reconcile;
 mod sight;
 mod spool;
 pub mod supervise;
+mod wording;
 mod writer;
 
 pub use act::{Engine, Options, Parts, Request};

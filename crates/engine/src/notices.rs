@@ -1,41 +1,46 @@
 //! Telling: what stands in `_incidents` with a `tell` goes out over its channels.
 //!
-//! Owns: the order on each channel, when one is asked again, what is done about an attempt that
-//! nobody knows the end of, and what a notice says. Refuses to know: how a channel is spoken to,
-//! and who is on call.
+//! Owns: the order on each channel, when one is asked again and when no more, and what is done about
+//! an attempt that nobody knows the end of. Refuses to know: how a channel is spoken to, what a
+//! notice says, and who is on call.
+//!
+//! While a shared store is away the same is done on the lane beside the chain; what a channel has
+//! taken there is not told again when the lane is carried over.
 //!
 //! What if the process dies here? Before the attempt is durable nothing was sent. After it the next
 //! process settles it as unknown, and tells it again: to a far side that recognises repeats nothing
 //! happens twice, and another is told that it may be hearing this again. A page that is lost is
 //! worse than one that comes twice.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dialect::notify::templates::{AllClear, InitialAlert, StatusUpdate, all_clear};
-use dialect::notify::templates::{initial_alert, status_update};
-use dialect::notify::{Notice, NoticeAlert, NoticeKind, Phase};
 use futures_util::future::join_all;
-use governors::incident::{Story, incident_number};
+use governors::incident::incident_number;
 use governors::notices::Channel;
-use governors::{
-    Command, IncidentChange, IncidentDeed, IncidentStatus, NoticeChange, TellOutcome, Telling,
-};
-use ledger::{MetaView, View};
-use types::{ReceiptId, Severity, StreamName, limits};
+use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, TellOutcome, Telling};
+use ledger::View;
+use tokio::sync::watch;
+use types::{LaneId, Micros, Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
+use crate::commit::Refused;
 use crate::incidents;
 use crate::notify::{ChannelFacts, Courier, Delivery};
 use crate::ports::{Query, Stored};
+use crate::spool::Spool;
 use crate::supervise::Stop;
+use crate::wording::notice;
 
 /// The subsystem that tells.
 pub(crate) const NOTICES: &str = "notices_sup";
 
-/// How often a channel looks for what is new.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a channel looks for what is new though nobody has said that there is.
+const LOOK: Duration = Duration::from_secs(60);
+/// The same where other instances write what this one may have to tell.
+const LOOK_SHARED: Duration = Duration::from_secs(5);
+/// The wait while somebody else tells the channel something.
+const OTHERS: Duration = Duration::from_secs(2);
 /// The wait after a failed look.
 const FAILED_LOOK: Duration = Duration::from_secs(5);
 /// Receipts of one look.
@@ -45,17 +50,26 @@ const AGAIN_FIRST: Duration = Duration::from_secs(2);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
 /// Tries without success after which others are told in a channel's place.
 const FAILURES_MAX: u32 = 3;
-/// Tries to seal a result within one turn: what is left open then is settled by its age.
-const SETTLE_TRIES: u32 = 10;
-/// The age from which on a notice is not tried again: what it says has long been untrue.
-const AGE_MAX_S: i64 = 24 * 3_600;
+/// Tries after which a notice is given up: about five minutes after the first. What comes behind it
+/// must not wait for ever.
+const TRIES_MAX: u32 = 10;
+/// The age from which on a notice is given up with its next try that fails, however often it was
+/// tried: a far side that asks for long pauses, or a service that was down.
+const AGE_MAX_S: i64 = 15 * 60;
 
 /// Tells every channel what is for it, each on its own: none waits for another.
 pub(crate) async fn tell(engine: Engine, courier: Arc<dyn Courier>, stop: Stop) {
     let channels = courier.channels();
     let each = channels.into_iter().map(|facts| {
-        let teller =
-            Teller { engine: engine.clone(), courier: Arc::clone(&courier), facts, from: 0 };
+        let teller = Teller {
+            told: engine.inner().common.told.subscribe(),
+            engine: engine.clone(),
+            courier: Arc::clone(&courier),
+            facts,
+            chain: Cursor::default(),
+            lane: None,
+            owed: None,
+        };
         teller.run(stop.clone())
     });
     join_all(each).await;
@@ -70,25 +84,61 @@ struct Teller {
     engine: Engine,
     courier: Arc<dyn Courier>,
     facts: ChannelFacts,
-    /// Nothing before this place is for it.
+    /// Changes when there is something to tell.
+    told: watch::Receiver<u64>,
+    chain: Cursor,
+    lane: Option<(LaneId, Cursor)>,
+    /// The end of an attempt that the store has not taken yet.
+    owed: Option<(ReceiptId, TellOutcome)>,
+}
+
+/// How far a chain or a lane has been looked through.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    /// Nothing before this place is for the channel.
     from: u64,
+    /// It is known where the channel stands.
+    is_begun: bool,
+}
+
+/// Where something is told: the lane of a spool, or the chain itself.
+type Place = Option<Arc<Spool>>;
+
+/// What comes after a turn.
+enum Next {
+    /// The next turn, at once.
+    Turn,
+    /// The next turn, after a wait that nothing cuts short.
+    Wait(Duration),
+    /// Nothing, until there is something to tell.
+    Idle,
 }
 
 /// A receipt that is to be told.
 struct Due {
-    seq: u64,
     stored: Stored,
+    /// Something behind it is for the channel and about the same incident.
+    is_outdated: bool,
 }
 
 impl Teller {
     async fn run(mut self, mut stop: Stop) {
         self.orphan().await;
         loop {
+            // Before the look: what comes meanwhile leads to one more turn, never to one less.
+            self.told.mark_unchanged();
             // A notice that is on its way is brought to its end: it is bounded by the channel's own
             // deadline, and one that is cut off is one that nobody knows the end of.
-            let wait = self.turn().await;
+            let next = self.turn().await;
+            let idle = if self.engine.store().is_shared() { LOOK_SHARED } else { LOOK };
+            let (wait, is_woken) = match next {
+                Next::Turn => (Duration::ZERO, false),
+                Next::Wait(wait) => (wait, false),
+                Next::Idle => (idle, true),
+            };
             tokio::select! {
                 () = stop.asked() => return,
+                _ = self.told.changed(), if is_woken => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -100,71 +150,126 @@ impl Teller {
         if self.engine.store().is_shared() {
             return;
         }
-        let Ok(Some(channel)) = self.channel().await else { return };
+        let Ok(Some(channel)) = self.channel(&None).await else { return };
         if let Some(open) = channel.open {
-            self.settle(open.attempt, TellOutcome::Unknown).await;
+            let _ = self.settle(&None, open.attempt, TellOutcome::Unknown).await;
         }
     }
 
-    async fn channel(&self) -> Result<Option<Channel>, crate::Refused> {
-        let state = self.engine.state(&stream()).await?;
+    /// How the channel stands in its chain or lane.
+    async fn channel(&self, place: &Place) -> Result<Option<Channel>, Refused> {
+        let loaded = match place {
+            Some(spool) => self.engine.load_lane(&stream().lane(spool.lane)).await?,
+            None => self.engine.load(&stream()).await?,
+        };
+        let state = loaded.live.now.state;
         Ok(state.notices().and_then(|notices| notices.channel(&self.facts.name)).cloned())
     }
 
-    /// Tells the next notice, if there is one. Returns the wait before the next turn.
-    async fn turn(&mut self) -> Duration {
-        let channel = match self.channel().await {
-            Ok(Some(channel)) => channel,
-            Ok(None) => return self.begin().await,
-            Err(_) => return FAILED_LOOK,
-        };
-        if let Some(open) = channel.open {
-            if open.is_nobodys(self.engine.clock().now()) {
-                self.settle(open.attempt, TellOutcome::Unknown).await;
-                return Duration::ZERO;
-            }
-            return LOOK;
+    fn cursor(&mut self, place: &Place) -> &mut Cursor {
+        let Some(lane) = place.as_ref().map(|spool| spool.lane) else { return &mut self.chain };
+        if self.lane.is_none_or(|(held, _)| held != lane) {
+            self.lane = None;
         }
-        self.from = self.from.max(channel.next);
-        match self.look().await {
-            Ok(Some(due)) => self.one(&channel, due).await,
-            Ok(None) => LOOK,
-            Err(_) => FAILED_LOOK,
-        }
+        &mut self.lane.get_or_insert((lane, Cursor::default())).1
     }
 
-    /// A channel that was never there is told what comes from now on.
-    async fn begin(&self) -> Duration {
-        let newest = self
-            .engine
-            .blocking(|store| {
-                let stream = Some(incidents::stream());
-                store.query(&Query { stream, scan_limit: 1, ..Query::default() })
-            })
-            .await;
-        let Ok(newest) = newest else { return FAILED_LOOK };
-        let from = newest.first().map_or(0, |stored| stored.seq + 1);
-        let channel = self.facts.name.clone();
-        match self.act(NoticeChange::Begin { channel, from }).await {
-            Ok(_) => Duration::ZERO,
-            Err(()) => FAILED_LOOK,
+    async fn turn(&mut self) -> Next {
+        let place = self.engine.outage().spools.current();
+        let next = match &place {
+            // Held until the end of what is told is sealed: the lane is carried over after it.
+            Some(spool) => match spool.telling.try_read() {
+                Ok(_telling) => self.turn_at(&place).await,
+                Err(_) => Ok(Next::Wait(OTHERS)),
+            },
+            None => match self.pay().await {
+                Ok(()) => self.turn_at(&place).await,
+                Err(refused) => Err(refused),
+            },
+        };
+        next.unwrap_or_else(|refused| {
+            tracing::warn!(event = "notice_waits", channel = %self.facts.name, %refused, "a notice cannot be recorded yet");
+            Next::Wait(FAILED_LOOK)
+        })
+    }
+
+    /// Seals the end of an attempt that the store has not taken before.
+    async fn pay(&mut self) -> Result<(), Refused> {
+        let Some((attempt, outcome)) = self.owed else { return Ok(()) };
+        match self.settle(&None, attempt, outcome).await {
+            Ok(()) => {}
+            // Somebody took it for nobody's, and will tell it again.
+            Err(refused) if refused.reason == Reason::StateError => {}
+            Err(refused) => return Err(refused),
         }
+        self.owed = None;
+        Ok(())
+    }
+
+    /// Tells the next notice, if there is one.
+    async fn turn_at(&mut self, place: &Place) -> Result<Next, Refused> {
+        if !self.cursor(place).is_begun {
+            let Some(channel) = self.channel(place).await? else {
+                return self.begin(place).await;
+            };
+            let next = channel.next;
+            let cursor = self.cursor(place);
+            (cursor.from, cursor.is_begun) = (cursor.from.max(next), true);
+        }
+        // Who has nothing to do asks nothing else.
+        let Some(due) = self.look(place).await? else { return Ok(Next::Idle) };
+        let Some(channel) = self.channel(place).await? else {
+            self.cursor(place).is_begun = false;
+            return Ok(Next::Turn);
+        };
+        if let Some(open) = channel.open {
+            if !open.is_nobodys(self.engine.clock().now()) {
+                return Ok(Next::Wait(OTHERS));
+            }
+            self.settle(place, open.attempt, TellOutcome::Unknown).await?;
+            return Ok(Next::Turn);
+        }
+        if channel.next > due.stored.seq {
+            // Another instance has told it.
+            self.cursor(place).from = channel.next;
+            return Ok(Next::Turn);
+        }
+        self.one(place, &channel, due).await
+    }
+
+    /// A channel that was never there is told what comes from now on; of a lane, all.
+    async fn begin(&self, place: &Place) -> Result<Next, Refused> {
+        let from = match place {
+            Some(_) => 0,
+            None => {
+                let newest = |store: &dyn crate::ports::Store| {
+                    let stream = Some(incidents::stream());
+                    store.query(&Query { stream, scan_limit: 1, ..Query::default() })
+                };
+                let newest = self.engine.blocking(newest).await?;
+                newest.first().map_or(0, |stored| stored.seq + 1)
+            }
+        };
+        let channel = self.facts.name.clone();
+        self.act(place, NoticeChange::Begin { channel, from }).await?;
+        Ok(Next::Turn)
     }
 
     /// The first receipt from here on that is for the channel.
-    async fn look(&mut self) -> Result<Option<Due>, crate::Refused> {
+    async fn look(&mut self, place: &Place) -> Result<Option<Due>, Refused> {
         loop {
-            let from = self.from;
-            let read = move |store: &dyn crate::ports::Store| {
-                store.read(&incidents::stream(), from, LOOK_MAX)
-            };
-            let page = self.engine.blocking(read).await?;
+            let from = self.cursor(place).from;
+            let page = self.engine.incident_page(place.as_ref(), from, LOOK_MAX).await?;
             let is_last = page.len() < LOOK_MAX;
-            for stored in page {
-                if is_for(&stored, &self.facts.name) {
-                    return Ok(Some(Due { seq: stored.seq, stored }));
-                }
-                self.from = stored.seq + 1;
+            let mut wanted = page.iter().filter(|stored| is_for(stored, &self.facts.name));
+            if let Some(stored) = wanted.next().cloned() {
+                let subject = subject_of(&stored);
+                let is_outdated = wanted.any(|later| subject_of(later) == subject);
+                self.cursor(place).from = stored.seq;
+                return Ok(Some(Due { stored, is_outdated }));
+            }
+            if let Some(last) = page.last() {
+                self.cursor(place).from = last.seq + 1;
             }
             if is_last {
                 return Ok(None);
@@ -173,20 +278,20 @@ impl Teller {
     }
 
     /// Makes one attempt at a notice, between its two receipts.
-    async fn one(&mut self, channel: &Channel, due: Due) -> Duration {
-        let failures = if channel.next == due.seq { channel.failures } else { 0 };
-        let is_repeat =
-            channel.next == due.seq && channel.is_unknown && !self.facts.repeats_are_known;
-        let read = View::scan(&due.stored.core).ok();
-        let Some(view) = read.filter(|view| due.stored.is_intact(view)) else {
+    async fn one(&mut self, place: &Place, channel: &Channel, due: Due) -> Result<Next, Refused> {
+        let Due { stored, is_outdated } = due;
+        let is_begun = channel.next == stored.seq;
+        let failures = if is_begun { channel.failures } else { 0 };
+        let is_repeat = is_begun && channel.is_unknown && !self.facts.repeats_are_known;
+        let read = View::scan(&stored.core).ok();
+        let Some(view) = read.filter(|view| stored.is_intact(view)) else {
             self.engine.inner().ledger.progress.mark_tampered();
-            tracing::error!(event = "notice_unreadable", receipt_id = %due.stored.id, "a receipt that is to be told cannot be read");
+            tracing::error!(event = "notice_unreadable", receipt_id = %stored.id, "a receipt that is to be told cannot be read");
             // What comes behind it must not wait for ever.
-            self.from = due.seq + 1;
-            return Duration::ZERO;
+            self.cursor(place).from = stored.seq + 1;
+            return Ok(Next::Turn);
         };
-        let incident = view.subject.map(|subject| subject.text().into_owned()).unwrap_or_default();
-        let is_old = view.at.plus_secs(AGE_MAX_S) <= self.engine.clock().now();
+        let incident = subject_of(&stored).unwrap_or_default();
         let is_end = view.rule.is_some_and(|rule| rule.is("incident.resolve"));
         let story = match incident_number(&incident).filter(|_| is_end) {
             // Without its story an end is told all the same, with a blank for the cause.
@@ -195,41 +300,89 @@ impl Teller {
         };
         let is_public = self.facts.kind == "statuspage";
         let notice = notice(&view, story.as_ref(), is_repeat, is_public);
-        let telling =
-            Telling { channel: self.facts.name.clone(), seq: due.seq, incident: incident.clone() };
-        let Ok(Some(attempt)) = self.act(NoticeChange::Tell(telling)).await else {
-            return FAILED_LOOK;
+        let (name, seq) = (self.facts.name.clone(), stored.seq);
+        let telling = Telling { channel: name, seq, incident: incident.clone() };
+        let Some(attempt) = self.act(place, NoticeChange::Tell(telling)).await? else {
+            return Ok(Next::Wait(FAILED_LOOK));
         };
-        let delivery = self.courier.deliver(&self.facts.name, &notice).await;
-        let (outcome, after) = match delivery {
-            Delivery::Delivered { .. } => (TellOutcome::Delivered, Duration::ZERO),
-            Delivery::Refused { why } => {
-                tracing::error!(event = "notice_refused", channel = %self.facts.name, incident = %incident, why, "a channel does not take what it is told");
-                (TellOutcome::Refused, Duration::ZERO)
-            }
-            Delivery::Retry { .. } | Delivery::Unknown if is_old => {
-                tracing::error!(event = "notice_expired", channel = %self.facts.name, incident = %incident, "a channel has not taken a notice for a day");
-                (TellOutcome::Refused, Duration::ZERO)
-            }
-            Delivery::Retry { after } => (TellOutcome::Again, wait(failures, after)),
-            Delivery::Unknown if is_repeat && failures + 1 >= FAILURES_MAX => {
-                tracing::error!(event = "notice_unanswered", channel = %self.facts.name, incident = %incident, "a channel takes a notice and never says so: it is told no more of it");
-                (TellOutcome::Refused, Duration::ZERO)
-            }
-            Delivery::Unknown => (TellOutcome::Unknown, wait(failures, None)),
+        let (outcome, after) = if failures > 0 && is_outdated && self.shows_states() {
+            (TellOutcome::Superseded, Duration::ZERO)
+        } else {
+            let delivery = self.courier.deliver(&self.facts.name, &notice).await;
+            self.outcome(&delivery, failures, is_repeat, view.at, &incident)
         };
         self.engine.inner().common.metrics.notices.with([outcome.as_str()]).inc();
-        let gives_up = outcome == TellOutcome::Refused
-            || (outcome != TellOutcome::Delivered && failures + 1 >= FAILURES_MAX);
-        if gives_up {
+        let is_lost = matches!(outcome, TellOutcome::Refused | TellOutcome::GivenUp);
+        if is_lost || (!outcome.is_final() && failures + 1 >= FAILURES_MAX) {
             // Before the outcome is sealed: a death in between would leave it untold.
             self.have_others_told(&incident).await;
         }
-        self.settle(attempt, outcome).await;
-        if matches!(outcome, TellOutcome::Delivered | TellOutcome::Refused) {
-            self.from = due.seq + 1;
+        if let Err(refused) = self.settle(place, attempt, outcome).await {
+            if place.is_none() {
+                self.owed = Some((attempt, outcome));
+            }
+            return Err(refused);
         }
-        after
+        if outcome.is_final() {
+            self.cursor(place).from = seq + 1;
+            return Ok(Next::Turn);
+        }
+        Ok(Next::Wait(after))
+    }
+
+    /// Whether the far side shows how things stand, and nobody is woken by what it is told.
+    fn shows_states(&self) -> bool {
+        matches!(self.facts.kind, "statuspage" | "alertmanager")
+    }
+
+    /// What an attempt has come to, and the wait before the next one.
+    fn outcome(
+        &self,
+        delivery: &Delivery,
+        failures: u32,
+        is_repeat: bool,
+        at: Micros,
+        incident: &str,
+    ) -> (TellOutcome, Duration) {
+        let channel = &*self.facts.name;
+        let left_us = at.plus_secs(AGE_MAX_S).0.saturating_sub(self.engine.clock().now().0);
+        let left = Duration::from_micros(u64::try_from(left_us).unwrap_or(0));
+        let is_over = failures + 1 >= TRIES_MAX || left.is_zero();
+        match *delivery {
+            Delivery::Delivered { .. } => (TellOutcome::Delivered, Duration::ZERO),
+            Delivery::Refused { why } => {
+                tracing::error!(
+                    event = "notice_refused",
+                    channel,
+                    incident,
+                    why,
+                    "a channel does not take what it is told"
+                );
+                (TellOutcome::Refused, Duration::ZERO)
+            }
+            Delivery::Retry { .. } | Delivery::Unknown if is_over => {
+                let tries = failures + 1;
+                tracing::error!(
+                    event = "notice_given_up",
+                    channel,
+                    incident,
+                    tries,
+                    "a channel has not taken a notice for too long"
+                );
+                (TellOutcome::GivenUp, Duration::ZERO)
+            }
+            Delivery::Retry { after } => (TellOutcome::Again, wait(failures, after, left)),
+            Delivery::Unknown if is_repeat && failures + 1 >= FAILURES_MAX => {
+                tracing::error!(
+                    event = "notice_unanswered",
+                    channel,
+                    incident,
+                    "a channel takes a notice and never says so: it is told no more of it"
+                );
+                (TellOutcome::GivenUp, Duration::ZERO)
+            }
+            Delivery::Unknown => (TellOutcome::Unknown, wait(failures, None, left)),
+        }
     }
 
     /// The incident is told over other channels, once for this one.
@@ -249,18 +402,19 @@ impl Teller {
         }
     }
 
-    /// Seals what came of an attempt; goes on trying while the store is away.
-    async fn settle(&self, attempt: ReceiptId, outcome: TellOutcome) {
-        for _ in 0..SETTLE_TRIES {
-            if self.act(NoticeChange::Told { attempt, outcome }).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(AGAIN_FIRST).await;
-        }
+    /// Seals what came of an attempt.
+    async fn settle(
+        &self,
+        place: &Place,
+        attempt: ReceiptId,
+        outcome: TellOutcome,
+    ) -> Result<(), Refused> {
+        self.act(place, NoticeChange::Told { attempt, outcome }).await.map(drop)
     }
 
-    /// The receipt of what was decided. Who is refused finds out at the next turn how things stand.
-    async fn act(&self, change: NoticeChange) -> Result<Option<ReceiptId>, ()> {
+    /// The receipt of what was decided. Places mean nothing in another chain, and so this goes where
+    /// they were read.
+    async fn act(&self, place: &Place, change: NoticeChange) -> Result<Option<ReceiptId>, Refused> {
         let request = Request {
             stream: stream(),
             command: Command::Notice(change),
@@ -268,20 +422,19 @@ impl Teller {
             may_register: false,
             key: None,
         };
-        match self.engine.submit(request, None).await {
-            Ok(decided) => Ok(decided.map(|decided| decided.receipt.id)),
-            Err(refused) => {
-                tracing::warn!(event = "notice_waits", channel = %self.facts.name, %refused, "a notice cannot be recorded yet");
-                Err(())
-            }
-        }
+        let decided = match place {
+            Some(spool) => self.engine.act_in_spool(spool, request).await?,
+            None => self.engine.act_in_ledger(request, None, None).await?,
+        };
+        Ok(decided.map(|decided| decided.receipt.id))
     }
 }
 
-/// The wait before the next try: what the far side asks for, but never less than a backoff.
-fn wait(failures: u32, after: Option<Duration>) -> Duration {
+/// The wait before the next try: what the far side asks for, but never less than a backoff, nor past
+/// the time when the notice is given up.
+fn wait(failures: u32, after: Option<Duration>, left: Duration) -> Duration {
     let backoff = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_LAST);
-    after.map_or(backoff, |after| after.max(backoff)).min(Duration::from_secs(3_600))
+    after.map_or(backoff, |after| after.min(left).max(backoff))
 }
 
 fn is_for(stored: &Stored, channel: &str) -> bool {
@@ -289,133 +442,8 @@ fn is_for(stored: &Stored, channel: &str) -> bool {
     tell.is_some_and(|tell| tell.split(',').any(|name| name == channel))
 }
 
-/// What is told of one receipt.
-fn notice(view: &View<'_>, story: Option<&Story>, is_repeat: bool, is_public: bool) -> Notice {
-    let meta = |key| view.meta_text(key).map(|text| text.into_owned());
-    let detail = view.detail.map(|detail| detail.text().into_owned()).unwrap_or_default();
-    let severity = meta("severity").and_then(|word| Severity::parse(&word));
-    let severity = severity.map_or(4, Severity::number);
-    let title = meta("title").unwrap_or_default();
-    let component = match (meta("components"), meta("component")) {
-        // One that joins is not among those of before.
-        (Some(all), Some(one)) if !all.split(',').any(|held| held == one) => format!("{all},{one}"),
-        (all, one) => all.or(one).unwrap_or_default(),
-    };
-    let rule = view.rule.map(|rule| rule.text().into_owned()).unwrap_or_default();
-    let status = view.state_to.and_then(|word| IncidentStatus::parse(&word.text()));
-    let began = view.meta_int("began_us");
-    let kind = kind(&rule, status, view.meta_int("step"));
-    let text = match kind {
-        NoticeKind::Opened => initial_alert(&InitialAlert {
-            severity,
-            // The figures of a message are for those who work on it.
-            description: if detail.is_empty() || is_public { &title } else { &detail },
-            url: None,
-            started_at_us: began,
-            updates_in: None,
-        }),
-        NoticeKind::Resolved => all_clear(&AllClear {
-            root_cause: story.and_then(Story::cause),
-            impact: Some(&component),
-            started_at_us: began,
-            ended_at_us: Some(view.at.0),
-            affected_users_permille: None,
-            actions: &[],
-            post_mortem_at_us: None,
-            preventive_measures: &[],
-        }),
-        NoticeKind::Escalated { .. } | NoticeKind::Update { .. } | NoticeKind::Acknowledged => {
-            status_update(&StatusUpdate {
-                at_us: view.at.0,
-                done: Some(&done(&rule, view, &detail)),
-                checked: &[],
-                found: story.and_then(Story::cause),
-                next: None,
-                phase: status.and_then(phase),
-                eta_us: None,
-            })
-        }
-    };
-    let is_shown = matches!(view.meta("public"), Some(MetaView::Bool(true)));
-    let text = match is_shown && !detail.is_empty() {
-        true => format!("{text}\n{detail}"),
-        false => text,
-    };
-    let text =
-        if is_repeat { format!("(You may have been told this before.)\n{text}") } else { text };
-    Notice {
-        id: view.id.to_string(),
-        incident: view.subject.map(|subject| subject.text().into_owned()).unwrap_or_default(),
-        kind,
-        severity,
-        title,
-        text,
-        component,
-        at_us: view.at.0,
-        opened_at_us: view.meta_int("opened_us").unwrap_or(view.at.0),
-        url: None,
-        alerts: alerts(view, kind, &detail, story),
-    }
-}
-
-fn kind(rule: &str, status: Option<IncidentStatus>, step: Option<i64>) -> NoticeKind {
-    match rule {
-        "incident.open" => NoticeKind::Opened,
-        "incident.escalate" | "incident.join" | "incident.grade" | "incident.reroute" => {
-            let level = step.and_then(|step| u8::try_from(step).ok()).unwrap_or(1);
-            NoticeKind::Escalated { level }
-        }
-        "incident.acknowledge" => NoticeKind::Acknowledged,
-        "incident.resolve" => NoticeKind::Resolved,
-        _ => NoticeKind::Update { phase: status.and_then(phase).unwrap_or(Phase::Investigating) },
-    }
-}
-
-fn phase(status: IncidentStatus) -> Option<Phase> {
-    match status {
-        IncidentStatus::Investigating => Some(Phase::Investigating),
-        IncidentStatus::Identified => Some(Phase::Fixing),
-        IncidentStatus::Monitoring => Some(Phase::Testing),
-        IncidentStatus::Resolved => None,
-    }
-}
-
-/// What was done, in one sentence.
-fn done(rule: &str, view: &View<'_>, detail: &str) -> String {
-    let meta = |key| view.meta_text(key).map(|text| text.into_owned()).unwrap_or_default();
-    let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default();
-    match rule {
-        "incident.acknowledge" => format!("acknowledged by {actor}"),
-        "incident.escalate" => "escalated: the time to answer is over".to_owned(),
-        "incident.join" => format!("became worse: {}", meta("alert")),
-        "incident.grade" => format!("graded {}", meta("severity")),
-        "incident.reroute" => format!("{} cannot be reached", meta("unreachable")),
-        "incident.recovered" => "no alert fires any more".to_owned(),
-        _ => detail.to_owned(),
-    }
-}
-
-/// The alerts behind a notice: the one that it is about, or all of them once they are over.
-fn alerts(
-    view: &View<'_>,
-    kind: NoticeKind,
-    detail: &str,
-    story: Option<&Story>,
-) -> Vec<NoticeAlert> {
-    let title = view.meta_text("title").map(|text| text.into_owned()).unwrap_or_default();
-    let starts_at_us = view.meta_int("began_us").unwrap_or(view.at.0);
-    let one = |key: &str, ends_at_us| NoticeAlert {
-        rule_id: key.split('{').next().unwrap_or(key).to_owned(),
-        labels: BTreeMap::from([("alert".to_owned(), key.to_owned())]),
-        title: title.clone(),
-        message: detail.to_owned(),
-        starts_at_us,
-        ends_at_us,
-        value: None,
-    };
-    if kind == NoticeKind::Resolved {
-        let keys = story.map(Story::alerts).unwrap_or_default();
-        return keys.iter().map(|key| one(key, Some(view.at.0))).collect();
-    }
-    view.meta_text("alert").map(|key| one(&key, None)).into_iter().collect()
+/// The incident that a receipt is about.
+fn subject_of(stored: &Stored) -> Option<String> {
+    let view = View::scan(&stored.core).ok()?;
+    view.subject.map(|subject| subject.text().into_owned())
 }

@@ -153,6 +153,9 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
         Command::Quote { charge } => !charge,
         Command::Setting(_) | Command::Source(_) => true,
         Command::Note { .. } => stream.as_str() == limits::STREAM_OPS,
+        // Somebody has to hear that the store is away.
+        Command::Alert(_) | Command::Incident(_) | Command::Silence(_) => true,
+        Command::Tick => stream.as_str() == limits::STREAM_INCIDENTS,
         Command::Entitlement(_)
         | Command::Signal(_)
         | Command::Settle { .. }
@@ -160,17 +163,19 @@ fn may_be_spooled(stream: &StreamName, command: &Command) -> bool {
         | Command::TopUp { .. }
         | Command::Charge { .. }
         | Command::Budget(_)
-        | Command::Tick
         | Command::Untenanted { .. }
         | Command::Key(_)
-        | Command::Alert(_)
-        | Command::Incident(_)
-        | Command::Silence(_)
         | Command::Override(_)
         | Command::Maintenance(_)
+        // Goes to the chain itself, where the other one is sent by whoever tells.
+        | Command::Carried(_)
         | Command::Notice(_)
         | Command::Refused { .. } => false,
     }
+}
+
+fn is_watched(stream: &StreamName) -> bool {
+    stream.as_str() == limits::STREAM_INCIDENTS
 }
 
 pub(crate) fn away() -> Refused {
@@ -248,6 +253,9 @@ impl Engine {
             return Err(Refused::new(Reason::ServiceUnavailable, detail));
         }
         let stage = self.stage();
+        if is_watched(stream) {
+            return self.route_watched(stage);
+        }
         match (stage, command) {
             (Stage::Away | Stage::Reads, _)
                 if may_be_spooled(stream, command) && self.options().spool_use != SpoolUse::Off =>
@@ -268,6 +276,20 @@ impl Engine {
                 | Command::Budget(_),
             ) => Err(away()),
             (Stage::Writes | Stage::Signals | Stage::Up, _) => Ok(Route::Ledger),
+        }
+    }
+
+    /// Where goes what is said of alerts and incidents. All of it goes to the lane until that is
+    /// carried over, or the chain would learn of an incident twice; and it is not kept out by what
+    /// fills the spool.
+    fn route_watched(&self, stage: Stage) -> Result<Route, Refused> {
+        match self.outage().spools.current() {
+            Some(spool) if self.options().spool_use != SpoolUse::Off => Ok(Route::Spool(spool)),
+            _ if stage < Stage::Writes => Err(away()),
+            _ if self.outage().spools.keep_waiting() => {
+                Err(away_because("what an earlier life said of incidents is not carried over yet"))
+            }
+            _ => Ok(Route::Ledger),
         }
     }
 

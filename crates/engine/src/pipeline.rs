@@ -38,6 +38,8 @@ pub(crate) struct Common {
     pub(crate) settlements: Arc<Settlements>,
     pub(crate) access: Arc<Access>,
     pub(crate) live: watch::Sender<u64>,
+    /// Counts what is to be told.
+    pub(crate) told: watch::Sender<u64>,
 }
 
 /// The way in.
@@ -75,8 +77,18 @@ impl Pipeline {
         let states = States::new(common.options.load().states_max);
         let open = Arc::new(OpenGroup::new(states.clone()));
         let progress = Arc::new(Progress::default());
-        let Common { rules, clock, metrics, options, pool, in_flight, settlements, access, live } =
-            common.clone();
+        let Common {
+            rules,
+            clock,
+            metrics,
+            options,
+            pool,
+            in_flight,
+            settlements,
+            access,
+            live,
+            told,
+        } = common.clone();
         let answers = answers::Shared { duty, metrics: Arc::clone(&metrics), durable: answered };
         let written = writer::Shared {
             duty,
@@ -86,6 +98,7 @@ impl Pipeline {
             pool,
             access,
             live,
+            told,
             open: Arc::clone(&open),
             options: Arc::clone(&options),
             durable,

@@ -3,6 +3,7 @@
 //! Owns: what is atomic, what is durable when a call returns, and what a failure means. Refuses
 //! to know: SQL, files, and what a receipt says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ledger::{HeadRecord, Kind, LedgerId, Row, Sealed, View, chain_hash, seal::sha256};
@@ -211,6 +212,16 @@ pub trait Store: Send + Sync + 'static {
     /// True when other processes may write beside this one.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// The number of this writer among all that the store ever had; `None` unless it is shared.
+    fn writer(&self) -> Option<u64> {
+        None
+    }
+
+    /// Which of these writers are gone: their lease was given up or has run out.
+    fn gone(&self, _writers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, ReadError> {
+        Ok(BTreeSet::new())
     }
 
     /// Receipts that a batch may hold at most.

@@ -15,6 +15,7 @@ use types::{Reason, ReceiptId, StreamName, limits};
 use crate::act::{Engine, Request};
 use crate::actions::{Job, Mark};
 use crate::edge::{Refusal, WINDOW};
+use crate::incidents;
 use crate::ports::Stored;
 use crate::supervise::Stop;
 
@@ -45,6 +46,13 @@ pub(crate) async fn timers(engine: Engine, mut stop: Stop) {
 
 /// One look; true when there is probably more.
 async fn fire_due(engine: &Engine) -> bool {
+    if engine.outage().spools.current().is_some() {
+        // Nobody finds what is due while the store is away, and the ladders go on.
+        if let Err(refused) = engine.submit(tick(&incidents::stream()), None).await {
+            tracing::warn!(event = "timer_refused", %refused, "a due timer waits");
+        }
+        return false;
+    }
     let now = engine.clock().now();
     // While writes are frozen the service's own clocks go on: whoever is on call must hear of it.
     // Those that wait may be many, and must not hide them.

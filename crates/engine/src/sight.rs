@@ -15,6 +15,7 @@ use runbook::{
 use telemetry::metrics::Metrics;
 
 use crate::act::Engine;
+use crate::alerts::key_of;
 
 /// Series at the same time; further ones are dropped.
 const SERIES_MAX: usize = 8_192;
@@ -22,7 +23,11 @@ const SERIES_MAX: usize = 8_192;
 const WINDOW: Span = Span::from_secs(300);
 
 /// Samples and what was made of them.
-pub(crate) struct Sight(Mutex<Inside>);
+pub(crate) struct Sight {
+    /// What this instance is called, where there may be others.
+    instance: Option<String>,
+    inside: Mutex<Inside>,
+}
 
 struct Inside {
     /// When it began to look.
@@ -82,16 +87,22 @@ pub struct CaseView {
 }
 
 impl Sight {
-    pub(crate) fn new(rules: Arc<Rules>, interval_us: i64, now_us: i64) -> Sight {
+    pub(crate) fn new(
+        rules: Arc<Rules>,
+        interval_us: i64,
+        instance: Option<String>,
+        now_us: i64,
+    ) -> Sight {
         let mut needs = rules.needs();
         SLIS.iter().for_each(|sli| needs.add_sli(sli, WINDOW));
-        Sight(Mutex::new(Inside {
+        let inside = Inside {
             began_us: now_us,
             rules,
             samples: Store::new(needs, Limits { interval_us, series: SERIES_MAX }),
             alerts: Alerts::default(),
             budgets: Budgets::new(now_us),
-        }))
+        };
+        Sight { instance, inside: Mutex::new(inside) }
     }
 
     /// Takes a scrape, and shows what it makes of the budgets to the next one.
@@ -106,10 +117,10 @@ impl Sight {
         });
         budgets.end(now_us);
         for (slo, left) in budgets.left(now_us) {
-            left.into_iter().for_each(|left| metrics.slo_budget_left.with([slo]).set(left));
+            left.into_iter().for_each(|left| metrics.slo_budget_left_ratio.with([slo]).set(left));
         }
         for (slo, window, burn) in budgets.burns(now_us) {
-            burn.into_iter().for_each(|burn| metrics.slo_burn.with([slo, window]).set(burn));
+            burn.into_iter().for_each(|burn| metrics.slo_burn_rate.with([slo, window]).set(burn));
         }
     }
 
@@ -131,9 +142,20 @@ impl Sight {
         (moved, held)
     }
 
+    /// Every case of every rule that there is now.
+    pub(crate) fn cases(&self, now_us: i64) -> Vec<(String, Labels)> {
+        let inside = self.lock();
+        let of = |rule: &Rule| {
+            let found = rule.clause.evaluate(&inside.samples, now_us);
+            let id = rule.id.clone();
+            found.into_iter().map(move |finding| (id.clone(), finding.labels))
+        };
+        inside.rules.iter().flat_map(of).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inside> {
         // Every change leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -187,7 +209,7 @@ impl Engine {
             let newest = samples.last()?;
             Some(CaseView {
                 labels: labels.clone(),
-                key: crate::alerts::key_of(id, labels),
+                key: key_of(id, labels, sight.instance.as_deref()),
                 phase: newest.phase,
                 why: why(&rule, newest),
                 samples,

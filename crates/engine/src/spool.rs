@@ -7,7 +7,7 @@
 //! signal that waits. A spool is removed after all of its receipts were appended to the store and
 //! never before; what was carried over twice is passed over the second time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use arc_swap::ArcSwapOption;
 use dialect::JsonLimits;
 use dialect::pubsub::{Push, parse_push};
 use futures_util::future::join_all;
+use governors::incident::carried;
 use governors::{StreamState, change_of};
 use ledger::{StreamHead, View};
 use tokio::sync::RwLock;
@@ -23,24 +24,20 @@ use types::{Blame, LaneId, Reason, ReceiptId, StreamName, TenantId, limits};
 
 use crate::act::{Engine, Request};
 use crate::cache::{Loaded, Version};
+use crate::carry::{NotCarried, Told, carry_all};
 use crate::commit::{Decided, Refused};
-use crate::copy::{Copier, CopyError};
 use crate::decider::{Duty, local, too_old};
+use crate::incidents;
 use crate::intake::{Message, tenant_of};
 use crate::keys::{CallerKey, Keyed};
 use crate::load;
 use crate::outage::{Stage, away, away_because};
 use crate::pipeline::Pipeline;
-use crate::ports::{
-    Durability, Inbox, OpenSpool, Query, Queued, ReadError, Standby, Store, Stored,
-};
+use crate::ports::{Durability, Inbox, OpenSpool, Queued, ReadError, Standby, Store, Stored};
 use crate::supervise::Worker;
 
 /// The subsystem of a spool's workers.
 pub(crate) const SPOOL_SUP: &str = "spool_sup";
-
-/// Receipts that are carried over at a time.
-const CARRY_PAGE: u64 = 500;
 
 /// Signals that are decided at a time.
 const TAKE_PAGE: usize = 64;
@@ -56,6 +53,21 @@ pub(crate) struct Spool {
     closed: RwLock<bool>,
     /// Receipts in it, as far as it was looked.
     held: AtomicU64,
+    /// Alerts and incidents as they were known when it was opened: what is said of them goes on from
+    /// there, whatever is learned of the chain meanwhile.
+    watched: Option<Version>,
+    /// Shared by whoever is telling something of it, until its end is sealed: what is carried over
+    /// before would be told again.
+    pub(crate) telling: RwLock<()>,
+}
+
+/// How long what is said of incidents waits for what an earlier life said of them. After it somebody
+/// may be told twice, which is better than not at all.
+const LEFT_FIRST: Duration = Duration::from_secs(30);
+
+/// True for a chain whose lane is what holds, as long as there is one.
+pub(crate) fn is_carried_on(stream: &StreamName) -> bool {
+    matches!(stream.as_str(), limits::STREAM_SETTINGS | limits::STREAM_INCIDENTS)
 }
 
 /// The spools of this life and of those before.
@@ -67,8 +79,10 @@ pub(crate) struct Spools {
     gathered: AtomicBool,
     /// Those that cannot be opened, or hold what cannot be carried over.
     held_back: AtomicU64,
-    /// The live settings as they were read last: what changes to them are decided on.
-    settings: Mutex<Option<Version>>,
+    /// Live settings, alerts and incidents as they were read last: what changes to them are decided
+    /// on.
+    known: Mutex<BTreeMap<StreamName, Version>>,
+    began: Instant,
 }
 
 impl Spools {
@@ -79,7 +93,8 @@ impl Spools {
             left: Mutex::default(),
             gathered: AtomicBool::new(false),
             held_back: AtomicU64::new(0),
-            settings: Mutex::default(),
+            known: Mutex::default(),
+            began: Instant::now(),
         }
     }
 
@@ -106,19 +121,39 @@ impl Spools {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settings(&self) -> MutexGuard<'_, Option<Version>> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read_last(&self) -> MutexGuard<'_, BTreeMap<StreamName, Version>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers the live settings as they were read.
+    /// Remembers a chain as it was read, where its lane goes on from that.
     pub(crate) fn remember(&self, stream: &StreamName, version: &Version) {
-        if self.standby.is_some() && stream.as_str() == limits::STREAM_SETTINGS {
-            *self.settings() = Some(version.clone());
+        if self.standby.is_some() && is_carried_on(stream) {
+            self.read_last().insert(stream.clone(), version.clone());
         }
+    }
+
+    /// True while what an earlier life said of incidents is on its way into the chain.
+    pub(crate) fn keep_waiting(&self) -> bool {
+        let is_gathered = self.gathered.load(Ordering::Acquire) && self.left().is_empty();
+        self.standby.is_some() && !is_gathered && self.began.elapsed() < LEFT_FIRST
     }
 
     fn inbox(&self) -> Option<Arc<dyn Inbox>> {
         self.standby.as_ref().and_then(|standby| standby.inbox())
+    }
+}
+
+impl Spool {
+    /// Receipts of one of its lanes, ascending.
+    pub(crate) async fn read(
+        &self,
+        lane: StreamName,
+        from_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Stored>, Refused> {
+        let store = Arc::clone(&self.store);
+        let page = here(move || store.read(&lane, from_seq, limit)).await;
+        page.map_err(|error| unread(&error))
     }
 }
 
@@ -152,6 +187,8 @@ impl Engine {
             pipeline: Some(pipeline),
             closed: RwLock::new(false),
             held: AtomicU64::new(0),
+            watched: self.newest_known(&incidents::stream()),
+            telling: RwLock::new(()),
         };
         spools.current.store(Some(Arc::new(spool)));
         Ok(durability)
@@ -174,7 +211,8 @@ impl Engine {
             Ok((left, held_back)) => {
                 let spool = |(size, OpenSpool { lane, store, .. })| {
                     let (held, closed) = (AtomicU64::new(size), RwLock::new(true));
-                    Arc::new(Spool { lane, store, pipeline: None, closed, held })
+                    let (pipeline, watched, telling) = (None, None, RwLock::new(()));
+                    Arc::new(Spool { lane, store, pipeline, closed, held, watched, telling })
                 };
                 let spools_left: Vec<Arc<Spool>> = left.into_iter().map(spool).collect();
                 // Told of by an earlier life, and to be accounted for by this one.
@@ -239,7 +277,7 @@ impl Engine {
         let spool =
             spool.ok_or_else(|| Refused::new(Reason::FirestoreError, "the spool is closed"))?;
         let Some(pipeline) = &spool.pipeline else { return Err(too_old()) };
-        let (base, progress) = (self.known(&lane.base())?, Arc::clone(&pipeline.progress));
+        let (base, progress) = (self.known(&spool, &lane.base())?, Arc::clone(&pipeline.progress));
         let (store, lane) = (Arc::clone(&spool.store), lane.clone());
         here(move || load::lane(&*store, &lane, base, &progress))
             .await
@@ -247,24 +285,34 @@ impl Engine {
     }
 
     /// What is known of a chain without asking the store.
-    fn known(&self, stream: &StreamName) -> Result<Version, Refused> {
+    fn known(&self, spool: &Spool, stream: &StreamName) -> Result<Version, Refused> {
+        let empty = || Version {
+            state: StreamState::empty(stream),
+            head: StreamHead::EMPTY,
+            due: None,
+            last_group: 0,
+            read_at: Instant::now(),
+        };
         match stream.as_str() {
-            limits::STREAM_SETTINGS => self.outage().spools.settings().clone().ok_or_else(too_old),
-            _ if stream.is_system() => Ok(Version {
-                state: StreamState::empty(stream),
-                head: StreamHead::EMPTY,
-                due: None,
-                last_group: 0,
-                read_at: Instant::now(),
-            }),
-            _ => {
-                let ledger = &self.inner().ledger;
-                let mut states = ledger.states.lock();
-                let live = states.get(stream);
-                let durable = live.and_then(|live| live.durable(ledger.progress.committed()));
-                durable.cloned().ok_or_else(too_old)
+            limits::STREAM_SETTINGS => {
+                self.outage().spools.read_last().get(stream).cloned().ok_or_else(too_old)
             }
+            limits::STREAM_INCIDENTS => Ok(spool.watched.clone().unwrap_or_else(empty)),
+            _ if stream.is_system() => Ok(empty()),
+            _ => self.durable(stream).ok_or_else(too_old),
         }
+    }
+
+    fn durable(&self, stream: &StreamName) -> Option<Version> {
+        let ledger = &self.inner().ledger;
+        let mut states = ledger.states.lock();
+        states.get(stream)?.durable(ledger.progress.committed()).cloned()
+    }
+
+    /// What was read of a chain, or written to it, whichever is newer.
+    fn newest_known(&self, stream: &StreamName) -> Option<Version> {
+        let read = self.outage().spools.read_last().get(stream).cloned();
+        read.into_iter().chain(self.durable(stream)).max_by_key(|version| version.head.next_seq)
     }
 
     /// The spool that holds the receipt that a key was used for, where that is not in the store yet.
@@ -303,12 +351,15 @@ impl Engine {
     /// was altered, is set aside and holds nobody up.
     pub(crate) async fn carry_over(&self) -> Result<(), String> {
         for spool in self.outage().spools.all() {
+            // Whoever is being told something hears the end of it first.
+            let told = spool.telling.write().await;
             // Nobody is inside any more when this is had, and nobody comes in until the spool is gone.
             let mut closed = spool.closed.write().await;
             let outcome = self.carry(&spool).await;
             // The store may be away again, and this stand in for it.
             *closed = !matches!(outcome, Err(NotCarried::Now(_)));
             drop(closed);
+            drop(told);
             match outcome {
                 Ok(()) => {
                     let held = spool.held.load(Ordering::Acquire);
@@ -351,11 +402,12 @@ impl Engine {
         let standby = self.outage().spools.standby.clone();
         let standby = standby.ok_or_else(|| NotCarried::Now("none is set up".to_owned()))?;
         let carried = Arc::clone(spool);
-        let moved = tokio::task::spawn_blocking(move || carry_all(&carried, &*standby)).await;
+        let moved =
+            tokio::task::spawn_blocking(move || carry_all(&*carried.store, &*standby)).await;
         let moved = moved.map_err(|_| NotCarried::Now("the work failed".to_owned()))??;
         self.inner().common.metrics.receipts_flushed.inc_by(moved.receipts);
-        for change in moved.changes {
-            let repeated = self.repeat(change).await;
+        for change in &moved.changes {
+            let repeated = self.repeat(change, &moved.told).await;
             repeated.map_err(|refused| NotCarried::Now(refused.to_string()))?;
         }
         if moved.receipts == 0 {
@@ -367,11 +419,17 @@ impl Engine {
         self.note_in_ledger("spool_flushed", detail).await.map_err(NotCarried::Now)
     }
 
-    /// Makes a change to the live settings, which was decided in a lane, in the chain itself.
-    async fn repeat(&self, stored: Stored) -> Result<(), Refused> {
+    /// Makes a change to live settings or incidents, which was decided in a lane, in the chain itself.
+    async fn repeat(&self, stored: &Stored, told: &BTreeSet<Told>) -> Result<(), Refused> {
         let Ok(view) = View::scan(&stored.core) else { return Ok(()) };
-        let Some(command) = change_of(&view, self.clock().now()) else { return Ok(()) };
-        let (stream, id) = (StreamName::system(limits::STREAM_SETTINGS), stored.id.to_string());
+        let (stream, id) = (stored.stream.base(), stored.id.to_string());
+        let command = match stream.as_str() {
+            limits::STREAM_INCIDENTS => {
+                carried(&view, &|channel| told.contains(&(channel.to_owned(), stored.seq)))
+            }
+            _ => change_of(&view, self.clock().now()),
+        };
+        let Some(command) = command else { return Ok(()) };
         let key = CallerKey { source: "spool", key: &id, body: &stored.core };
         let keyed = Keyed::new(&self.store().identity(), &stream, &key);
         let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default().into();
@@ -506,68 +564,6 @@ struct Taken {
 fn chain_of(queued: &Queued) -> Option<TenantId> {
     let push = parse_push(&queued.push, &JsonLimits::default()).ok()?;
     tenant_of(&push.payload).cloned()
-}
-
-/// Why a spool was not carried over.
-enum NotCarried {
-    /// The store did not take everything now.
-    Now(String),
-    /// It never will.
-    Ever(String),
-}
-
-impl From<CopyError> for NotCarried {
-    fn from(error: CopyError) -> NotCarried {
-        let text = error.to_string();
-        match error {
-            CopyError::Unavailable(_) | CopyError::Fatal(_) | CopyError::Refused => {
-                NotCarried::Now(text)
-            }
-            CopyError::Altered { .. }
-            | CopyError::Foreign { .. }
-            | CopyError::Fork { .. }
-            | CopyError::Gap { .. }
-            | CopyError::Late { .. } => NotCarried::Ever(text),
-        }
-    }
-}
-
-/// What was carried over.
-#[derive(Default)]
-struct Moved {
-    receipts: u64,
-    /// Receipts of lanes beside the live settings.
-    changes: Vec<Stored>,
-}
-
-/// Carries a spool over in the order in which it was filled, always from the beginning: changes are
-/// made again as well, and what is there is passed over.
-fn carry_all(spool: &Spool, standby: &dyn Standby) -> Result<Moved, NotCarried> {
-    let own = |error: ReadError| match error {
-        ReadError::Unavailable(why) => NotCarried::Now(why),
-        ReadError::Corrupt(why) => NotCarried::Ever(why),
-    };
-    let size = spool.store.head().map_err(own)?.size;
-    let mut moved = Moved::default();
-    if size == 0 {
-        return Ok(moved);
-    }
-    let ledger = standby.carrier().map_err(|error| NotCarried::Now(error.to_string()))?;
-    let mut copier = Copier::new(&*ledger)?;
-    let mut from = 0;
-    while from < size {
-        // A spool has one writer, whose positions have no gaps.
-        let to = (from + CARRY_PAGE).min(size);
-        let scan_limit = usize::try_from(to - from).unwrap_or(usize::MAX);
-        let query = Query { stream: None, before_pos: Some(to + 1), scan_limit };
-        let mut page = spool.store.query(&query).map_err(own)?;
-        page.reverse();
-        moved.receipts += copier.copy(&page)?;
-        let settings = |stored: &Stored| stored.stream.base().as_str() == limits::STREAM_SETTINGS;
-        moved.changes.extend(page.into_iter().filter(settings));
-        from = to;
-    }
-    Ok(moved)
 }
 
 fn unread(error: &str) -> Refused {

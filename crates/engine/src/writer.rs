@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) access: Arc<Access>,
     pub(crate) live: watch::Sender<u64>,
+    /// Counts what is to be told.
+    pub(crate) told: watch::Sender<u64>,
     pub(crate) open: Arc<OpenGroup>,
     pub(crate) options: Arc<ArcSwap<Options>>,
     /// Where durable groups go to be answered.
@@ -52,6 +54,7 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
         shared.access.forget_all();
         shared.live.send_modify(|changes| *changes += 1);
     }
+    shared.told.send_modify(|changes| *changes += 1);
     let mut writer = Writer { shared, stop, head: None, spare: None };
     loop {
         select! {
@@ -231,6 +234,7 @@ fn succeed(shared: &Shared, mut group: Group, stop: &Stop) {
         match touch {
             Touch::Keys => shared.access.forget(&stream),
             Touch::Live => shared.live.send_modify(|changes| *changes += 1),
+            Touch::Tell => shared.told.send_modify(|changes| *changes += 1),
         }
     }
     // INV-2: only now, when the attempts are durable.

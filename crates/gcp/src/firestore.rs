@@ -166,6 +166,15 @@ impl Store for FirestoreStore {
         true
     }
 
+    fn writer(&self) -> Option<u64> {
+        Some(self.log)
+    }
+
+    fn gone(&self, writers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, ReadError> {
+        let alive = log::alive(&self.client, writers.clone())?;
+        Ok(writers.difference(&alive).copied().collect())
+    }
+
     fn batch_max(&self) -> usize {
         BATCH_MAX
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns: the closed list of commands. Refuses to know: where a command came from on the wire.
 
+use ledger::Draft;
 use serde::{Deserialize, Serialize};
 use types::{
     EntitlementId, Hash, KeyId, Micros, Millis, Operation, Reason, ReceiptId, Scopes, Severity,
@@ -70,6 +71,8 @@ pub enum Command {
     Maintenance(MaintenanceChange),
     /// What nobody wants to hear of for a while.
     Silence(SilenceChange),
+    /// What was said of incidents while the store was away; only the stream `_incidents` takes it.
+    Carried(Box<Carried>),
     /// Something is told over a channel; only the stream `_notices` takes it.
     Notice(NoticeChange),
     /// Refusals that got no receipt of their own, in aggregate: of a tenant in its stream, of
@@ -339,6 +342,20 @@ pub struct AlertChange {
     pub message: String,
     /// The alert that says it better: while that one fires, this one opens no incident of its own.
     pub inhibited_by: Option<String>,
+    /// Whose figures they are, where several instances measure; part of the key as well. At most as
+    /// many characters as the words above.
+    pub instance: Option<String>,
+    /// It ends because that instance is gone, and not because its condition does not hold any more.
+    pub is_gone: bool,
+}
+
+/// What a lane beside `_incidents` says, to be said in the chain itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The receipt of the lane, without what only the lane decides: the state before.
+    pub(crate) draft: Draft,
+    /// When it was said.
+    pub(crate) at: Micros,
 }
 
 /// A word of a closed list, as receipts and answers write it.
@@ -379,6 +396,20 @@ words! {
         Firing = "firing",
         /// It held, and has not been over for long enough.
         Recovering = "recovering",
+    }
+}
+
+impl TellOutcome {
+    /// True where the channel goes on with what comes next.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            TellOutcome::Delivered
+            | TellOutcome::Refused
+            | TellOutcome::GivenUp
+            | TellOutcome::Superseded => true,
+            TellOutcome::Again | TellOutcome::Unknown => false,
+        }
     }
 }
 
@@ -604,5 +635,9 @@ words! {
         Refused = "refused",
         /// It may have.
         Unknown = "unknown",
+        /// It has not for too often or too long, and is asked no more.
+        GivenUp = "given_up",
+        /// It was not asked again, because something newer says how things stand.
+        Superseded = "superseded",
     }
 }

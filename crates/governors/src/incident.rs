@@ -5,6 +5,7 @@
 //! anybody is reached: a receipt names the channels that it is to be told over, in `tell`.
 
 mod alert;
+mod carried;
 mod change;
 mod duty;
 mod maintenance;
@@ -13,6 +14,7 @@ mod state;
 mod story;
 mod tick;
 
+pub use carried::carried;
 pub use duty::{Override, override_number};
 pub use maintenance::{Maintenance, MaintenancePhase, maintenance_number};
 pub use state::{Alert, Incident, IncidentsState, Silence};
@@ -21,9 +23,10 @@ pub use story::{Mark, Marks, Moment, Story};
 pub(crate) use tick::tick;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use ledger::{Draft, Meta};
-use types::{Micros, Severity, limits, redact};
+use ledger::{Draft, Meta, View};
+use types::{LaneId, Micros, Severity, limits, redact};
 
 use crate::command::{Command, IncidentStatus};
 use crate::decision::{Context, Decision, Sealing};
@@ -53,9 +56,44 @@ pub(crate) fn decide(
         Command::Silence(change) => silence::decide(state, change, cx),
         Command::Override(change) => duty::decide(rules.oncall.rota(), state, change, cx),
         Command::Maintenance(change) => maintenance::decide(state, change, cx),
+        Command::Carried(carried) => carried::decide(state, carried, cx),
         Command::Tick => tick(&rules.oncall, state, cx),
         _ => wrong_stream(),
     }
+}
+
+/// The numbers of incidents that were opened in a lane begin here.
+const LANES_FROM: u64 = 1_000_000_000;
+/// So many of them belong to one lane.
+const LANE_NUMBERS: u64 = 1_000_000;
+
+/// True for an incident that was opened while the store was away. Its number tells its lane, so
+/// that no two instances give the same one to different incidents, and it keeps it for good: far
+/// sides know it by that.
+fn is_of_a_lane(number: u64) -> bool {
+    number >= LANES_FROM
+}
+
+/// True for an incident that was opened in this lane.
+#[must_use]
+pub fn is_of_lane(number: u64, lane: LaneId) -> bool {
+    numbers_of(lane).contains(&number)
+}
+
+fn numbers_of(LaneId([a, b, c, d, ..]): LaneId) -> Range<u64> {
+    let first = LANES_FROM + u64::from(u32::from_be_bytes([a, b, c, d])) * LANE_NUMBERS;
+    first..first + LANE_NUMBERS
+}
+
+/// The number of the next incident.
+fn next_number(state: &IncidentsState, cx: &Context<'_>) -> u64 {
+    let Some(numbers) = cx.stream.lane_id().map(numbers_of) else { return state.count() + 1 };
+    state.newest_in(&numbers).unwrap_or(numbers.start) + 1
+}
+
+/// When what the receipt says was said: before it was carried over, where it was.
+fn said_at(receipt: &View<'_>) -> Micros {
+    receipt.meta_int("said_us").map_or(receipt.at, Micros)
 }
 
 /// `INC-7`.

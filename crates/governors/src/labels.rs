@@ -19,7 +19,7 @@ const GOVERNORS: [(&str, &str); 14] = [
     (SOURCE, "sources"),
     ("alert.", "alerts"),
     ("silence.", "silences"),
-    ("incident.", "incidents"),
+    (INCIDENT, "incidents"),
     ("oncall.", "oncall"),
     ("maintenance.", "maintenance"),
 ];
@@ -27,6 +27,7 @@ const GOVERNORS: [(&str, &str); 14] = [
 const KEY: &str = "key.";
 const SETTINGS: &str = "settings.";
 const SOURCE: &str = "source.";
+const INCIDENT: &str = "incident.";
 
 const STATES: [&str; 33] = [
     "unregistered",
@@ -71,6 +72,8 @@ pub enum Touch {
     Keys,
     /// Live settings or blocked sources.
     Live,
+    /// What is to be told over channels.
+    Tell,
 }
 
 /// What the receipt changes of that; `None` for every receipt that changes nothing of it.
@@ -82,6 +85,9 @@ pub fn touches(receipt: &View<'_>) -> Option<Touch> {
     let rule = receipt.rule?.text();
     if rule.starts_with(KEY) {
         return Some(Touch::Keys);
+    }
+    if rule.starts_with(INCIDENT) {
+        return receipt.meta("tell").map(|_| Touch::Tell);
     }
     (rule.starts_with(SETTINGS) || rule.starts_with(SOURCE)).then_some(Touch::Live)
 }

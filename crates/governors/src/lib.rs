@@ -39,7 +39,7 @@ mod tests;
 mod tick;
 
 pub use command::{
-    AlertChange, AlertPhase, BudgetChange, Charge, Command, Declared, EntitlementAction,
+    AlertChange, AlertPhase, BudgetChange, Carried, Charge, Command, Declared, EntitlementAction,
     EntitlementChange, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
     MaintenanceChange, NoticeChange, Outcome, OutcomeStatus, OverrideChange, Reserve,
     SettingChange, Signal, SilenceChange, SourceChange, TellOutcome, Telling,
@@ -101,6 +101,7 @@ pub fn decide(rules: &Rules, state: &StreamState, command: &Command, cx: &Contex
             | Command::Silence(_)
             | Command::Override(_)
             | Command::Maintenance(_)
+            | Command::Carried(_)
             | Command::Notice(_)
             | Command::Note { .. } => wrong_stream(),
         },

@@ -125,15 +125,12 @@ impl NoticesState {
                 let channel = &mut self.channels[at];
                 let is_its = |open: &mut OpenNotice| receipt.intent == Some(open.attempt);
                 channel.open.take_if(is_its).ok_or(FoldError::NotInFlight)?;
-                match outcome {
-                    TellOutcome::Delivered | TellOutcome::Refused => {
-                        channel.next = place + 1;
-                        (channel.failures, channel.is_unknown) = (0, false);
-                    }
-                    TellOutcome::Again | TellOutcome::Unknown => {
-                        channel.failures = channel.failures.saturating_add(1);
-                        channel.is_unknown |= outcome == TellOutcome::Unknown;
-                    }
+                if outcome.is_final() {
+                    channel.next = place + 1;
+                    (channel.failures, channel.is_unknown) = (0, false);
+                } else {
+                    channel.failures = channel.failures.saturating_add(1);
+                    channel.is_unknown |= outcome == TellOutcome::Unknown;
                 }
             }
             _ => return Err(FoldError::UnknownRule),

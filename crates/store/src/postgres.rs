@@ -14,6 +14,7 @@ mod rows;
 mod schema;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -168,7 +169,7 @@ impl PgStore {
         }
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         // A panic inside leaves a connection that the next call replaces, or a doubt that it
         // settles.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,12 +202,20 @@ impl Store for PgStore {
         true
     }
 
+    fn writer(&self) -> Option<u64> {
+        u64::try_from(self.own).ok()
+    }
+
+    fn gone(&self, writers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, ReadError> {
+        self.readers.read(&async |session| rows::gone(session, writers).await)
+    }
+
     fn head(&self) -> Result<HeadRecord, ReadError> {
-        self.writer().head()
+        self.lock_writer().head()
     }
 
     fn append(&self, batch: &Batch) -> Result<(), AppendError> {
-        self.writer().append(batch)
+        self.lock_writer().append(batch)
     }
 
     fn snapshot(&self, stream: &StreamName) -> Result<Option<Snapshot>, ReadError> {

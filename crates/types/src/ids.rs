@@ -155,6 +155,12 @@ impl StreamName {
         split_lane(&self.0).1.is_some()
     }
 
+    /// The lane of a chain that was filled beside another one.
+    #[must_use]
+    pub fn lane_id(&self) -> Option<LaneId> {
+        split_lane(&self.0).1.and_then(LaneId::parse)
+    }
+
     /// The chain that this one was filled beside; itself unless it is a lane.
     #[must_use]
     pub fn base(&self) -> StreamName {

@@ -308,3 +308,69 @@ fn a_database_that_cannot_be_had_is_named_and_its_password_is_not() {
     assert!(gone.err.contains("DATABASE_URL"), "{}", gone.err);
     assert!(!format!("{}{}", gone.err, gone.out).contains("Xq7Z"));
 }
+
+/// Two rules: one whose figure differs from instance to instance, and one that always fires.
+fn rules_of(shared: &Shared, name: &str, up: u8) -> String {
+    let rule = |id: &str, up: u8| {
+        format!(
+            "[[alert]]\nid = \"{id}\"\ntitle = \"It is {id}\"\nmessage = \"health is ${{value}}\"\n\
+             severity = \"sev3\"\ncategory = \"system\"\ncomponent = \"http\"\n\
+             condition = \"health.up[1s] == {up}\"\n\n"
+        )
+    };
+    let path = shared.room.path().join(format!("{name}.toml"));
+    std::fs::write(&path, rule("sick", up) + &rule("here", 1)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_alert_stands_until_its_instance_is_well_or_gone_and_its_incident_says_which() {
+    let Some(shared) = Shared::on_postgres() else {
+        testkit::skip!("PostgreSQL is not installed");
+    };
+    let files = [("well", 0), ("ill", 1)].map(|(name, up)| rules_of(&shared, name, up));
+    let [well, mut ill] = ["well", "ill"].map(|name| {
+        let rules = &files[usize::from(name == "ill")];
+        shared.start(name, &[("ALERTS_FILE", rules), ("ALERT_INTERVAL_MS", "100")])
+    });
+    let alerts = || {
+        let page = Caller::local(well.address()).get("/admin/alerts").json().unwrap();
+        let rows = page["alerts"].as_array().unwrap().clone();
+        rows.into_iter()
+            .filter(|row| row["phase"] == "firing")
+            .map(|row| row["key"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let of = |rule: &str, all: &[String]| {
+        all.iter().filter(|key| key.starts_with(rule)).cloned().collect::<Vec<_>>()
+    };
+    // Both are here, and one of them is sick.
+    let all = until("both have spoken", || {
+        let all = alerts();
+        (of("here", &all).len() == 2 && of("sick", &all).len() == 1).then_some(all)
+    });
+    let sick = of("sick", &all).remove(0);
+    ill.kill().unwrap();
+    let end = Instant::now() + 4 * PATIENCE;
+    while alerts().len() > 1 {
+        assert!(Instant::now() < end, "{:?}", alerts());
+        // How often somebody looks.
+        thread::sleep(Duration::from_millis(100));
+    }
+    let story = Caller::local(well.address()).get("/admin/incidents/INC-1");
+    assert!(
+        text(&story).contains("is gone, and nobody measures this any more"),
+        "{}",
+        text(&story)
+    );
+    let open = Caller::local(well.address()).get("/admin/incidents").json().unwrap();
+    assert_eq!(open["incidents"].as_array().unwrap().len(), 1, "{open}");
+    stop(well);
+    let receipts = assert_verified_by(&|args| shared.tai(args));
+    let phases: Vec<&str> = receipts
+        .iter()
+        .filter(|receipt| receipt["rule"] == "alert.change" && receipt["subject"] == sick.as_str())
+        .map(|receipt| receipt["state_to"].as_str().unwrap())
+        .collect();
+    assert_eq!(phases, ["firing", "inactive"], "nobody has unsaid it in between");
+}

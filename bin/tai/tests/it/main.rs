@@ -26,6 +26,7 @@ mod live;
 mod logs;
 mod operations;
 mod outage;
+mod paged;
 mod peers;
 mod planned;
 mod power;

@@ -26,15 +26,15 @@ const SLOW: (&str, &str) = ("RECOVERY_STAGE_MS", "1500");
 const SOME: usize = 60;
 
 /// A database server of the test's own, which it may kill, and a folder.
-struct Ground {
-    cluster: Cluster,
+pub(crate) struct Ground {
+    pub(crate) cluster: Cluster,
     url: String,
-    room: TempDir,
+    pub(crate) room: TempDir,
 }
 
 impl Ground {
     /// `None` where PostgreSQL is not installed.
-    fn new() -> Option<Ground> {
+    pub(crate) fn new() -> Option<Ground> {
         let cluster = Cluster::start().unwrap()?;
         let url = cluster.url(&cluster.database().unwrap());
         Some(Ground { cluster, url, room: tempfile::tempdir().unwrap() })
@@ -50,18 +50,18 @@ impl Ground {
     }
 
     /// An instance that meets errors.
-    fn start(&self, more: &[(&str, &str)]) -> Tai {
+    pub(crate) fn start(&self, more: &[(&str, &str)]) -> Tai {
         let quick = [("RECOVERY_STAGE_MS", "100")];
         let mut tai = start(&self.dir(), &self.envs(&[&quick, more].concat()));
         tai.expect_errors();
         tai
     }
 
-    fn spool(&self) -> String {
+    pub(crate) fn spool(&self) -> String {
         self.room.path().join("spool").to_str().unwrap().to_owned()
     }
 
-    fn verified(&self) -> Vec<Value> {
+    pub(crate) fn verified(&self) -> Vec<Value> {
         assert_verified_by(&|args| {
             command(&self.dir(), args).envs(self.envs(&[])).output().unwrap().into()
         })
@@ -85,7 +85,7 @@ fn health(address: SocketAddr) -> Value {
 }
 
 /// Waits until the service says so of its store.
-fn until_stage(address: SocketAddr, stage: &str) {
+pub(crate) fn until_stage(address: SocketAddr, stage: &str) {
     until(&format!("the store is {stage}"), || {
         (health(address)["store_stage"] == stage).then_some(())
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, by_status};
+use super::answer::{Delivery, by_status};
 use super::text::{fit, line};
 use super::{Notice, NoticeAlert, NoticeKind, Outgoing, seconds};
 
@@ -94,7 +94,7 @@ pub fn api_request(notice: &Notice, token: Option<&str>) -> Outgoing {
 
 /// What the answer means: any success is one.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, _body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, _body: &[u8]) -> Delivery {
     by_status(status, retry_after)
 }
 

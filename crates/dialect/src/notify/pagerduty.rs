@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, failure};
+use super::answer::{Delivery, failure};
 use super::text::{fit, line};
 use super::{Notice, NoticeKind, Outgoing, seconds};
 
@@ -92,13 +92,13 @@ fn severity(severity: u8) -> &'static str {
 
 /// What the answer means.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Delivery {
     if let Some(failure) = failure(status, retry_after) {
         return failure;
     }
     let said: Value = serde_json::from_slice(body).unwrap_or_default();
     match said.get("status").and_then(Value::as_str) {
-        Some("success") => Answer::delivered(said.get("dedup_key").and_then(Value::as_str)),
-        _ => Answer::Unclear,
+        Some("success") => Delivery::delivered(said.get("dedup_key").and_then(Value::as_str)),
+        _ => Delivery::Unknown,
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, failure};
+use super::answer::{Delivery, failure};
 use super::text::{Unit, fit_escaped, line};
 use super::{Notice, Outgoing, seconds};
 
@@ -58,16 +58,16 @@ pub fn request(notice: &Notice) -> Outgoing {
 /// What the answer means. A webhook says `ok` in plain text; servers that only speak like Slack's say it
 /// as JSON or not at all.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Delivery {
     if let Some(failure) = failure(status, retry_after) {
         return failure;
     }
     let said: Option<Value> = serde_json::from_slice(body).ok();
     let is = |name| said.as_ref().and_then(|said| said.get(name)?.as_bool());
     match (is("ok").or(is("success")), body.trim_ascii()) {
-        (Some(true), _) | (None, b"ok" | b"") => Answer::delivered(None),
-        (Some(false), _) => Answer::Refused { why: "it refuses the message" },
-        _ => Answer::Unclear,
+        (Some(true), _) | (None, b"ok" | b"") => Delivery::delivered(None),
+        (Some(false), _) => Delivery::Refused { why: "it refuses the message" },
+        _ => Delivery::Unknown,
     }
 }
 

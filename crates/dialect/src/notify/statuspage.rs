@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, failure};
+use super::answer::{Delivery, failure};
 use super::text::{fit, line};
 use super::{Method, Notice, NoticeKind, Outgoing};
 
@@ -90,18 +90,18 @@ pub fn look(page: &Page<'_>) -> Outgoing {
 ///
 /// # Errors
 /// The answer says nothing about what is open: what it means for the notice. Nothing has been changed, so
-/// it is never [`Answer::Unclear`].
+/// it is never [`Delivery::Unknown`].
 pub fn plan(
     notice: &Notice,
     page: &Page<'_>,
     status: u16,
     retry_after: Option<Duration>,
     body: &[u8],
-) -> Result<Plan, Answer> {
-    let later = Answer::Retry { after: retry_after };
+) -> Result<Plan, Delivery> {
+    let later = Delivery::Retry { after: retry_after };
     match failed(status, retry_after) {
         None => {}
-        Some(Answer::Unclear) => return Err(later),
+        Some(Delivery::Unknown) => return Err(later),
         Some(answer) => return Err(answer),
     }
     let open: Vec<Value> = serde_json::from_slice(body).map_err(|_| later)?;
@@ -131,7 +131,7 @@ pub fn plan(
             Ok(Plan::Done { id: Some(id.to_owned()) })
         }
         Some(id) => Ok(Plan::Update { id: id.to_owned(), others }),
-        None => Err(Answer::Retry { after: retry_after }),
+        None => Err(Delivery::Retry { after: retry_after }),
     }
 }
 
@@ -175,20 +175,20 @@ pub fn request(notice: &Notice, page: &Page<'_>, plan: &Plan) -> Option<Outgoing
 
 /// What the answer to [`request`] means.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Delivery {
     match failed(status, retry_after) {
         Some(answer) => answer,
         None => {
             let said: Value = serde_json::from_slice(body).unwrap_or_default();
             match said.get("id").and_then(Value::as_str) {
-                Some(id) => Answer::delivered(Some(id)),
-                None => Answer::Unclear,
+                Some(id) => Delivery::delivered(Some(id)),
+                None => Delivery::Unknown,
             }
         }
     }
 }
 
-fn failed(status: u16, retry_after: Option<Duration>) -> Option<Answer> {
+fn failed(status: u16, retry_after: Option<Duration>) -> Option<Delivery> {
     // 420 is its word for too many requests from one key.
     failure(if status == 420 { 429 } else { status }, retry_after)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, failure};
+use super::answer::{Delivery, failure};
 use super::text::{Unit, fit_escaped};
 use super::{Notice, Outgoing};
 
@@ -58,7 +58,7 @@ pub fn request(notice: &Notice, token: &str, chat: &str) -> Outgoing {
 
 /// What the answer means. How long to wait is in the body.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Delivery {
     let said: Value = serde_json::from_slice(body).unwrap_or_default();
     let told = said.pointer("/parameters/retry_after").and_then(Value::as_u64);
     let retry_after = told.map(Duration::from_secs).or(retry_after);
@@ -68,9 +68,9 @@ pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Answer {
     match said.get("ok").and_then(Value::as_bool) {
         Some(true) => {
             let id = said.pointer("/result/message_id").and_then(Value::as_i64);
-            Answer::delivered(id.map(|id| id.to_string()).as_deref())
+            Delivery::delivered(id.map(|id| id.to_string()).as_deref())
         }
-        Some(false) => Answer::Refused { why: "it refuses the message" },
-        None => Answer::Unclear,
+        Some(false) => Delivery::Refused { why: "it refuses the message" },
+        None => Delivery::Unknown,
     }
 }

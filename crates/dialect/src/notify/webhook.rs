@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, by_status};
+use super::answer::{Delivery, by_status};
 use super::text::{fit, line, token};
 use super::{Notice, NoticeKind, Outgoing};
 
@@ -68,9 +68,9 @@ pub fn request(notice: &Notice) -> Outgoing {
 /// What the answer means: any success is one. A conflict says that a request with the same key is being
 /// worked on.
 #[must_use]
-pub fn read(status: u16, retry_after: Option<Duration>, _body: &[u8]) -> Answer {
+pub fn read(status: u16, retry_after: Option<Duration>, _body: &[u8]) -> Delivery {
     if status == 409 {
-        return Answer::Retry { after: retry_after };
+        return Delivery::Retry { after: retry_after };
     }
     by_status(status, retry_after)
 }

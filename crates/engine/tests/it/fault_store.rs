@@ -3,9 +3,9 @@
 //! Owns: the plan of faults, the gates that hold calls up, and the counts of calls. Refuses to
 //! know: what is appended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use engine::ports::{
     AppendError, Batch, Durability, IdemKey, Identity, Query, ReadError, Snapshot, Store, Stored,
@@ -78,7 +78,12 @@ impl Gate {
 }
 
 pub(crate) struct FaultStore {
-    inner: SqliteStore,
+    inner: Arc<SqliteStore>,
+    /// The number of this writer where others write beside it.
+    writer: Option<u64>,
+    /// Writers whose leases have run out.
+    gone: Arc<Mutex<BTreeSet<u64>>>,
+    away: AtomicBool,
     plan: Mutex<VecDeque<Fault>>,
     rival: Mutex<Option<StreamName>>,
     failing: Mutex<Option<(Reading, Failing)>>,
@@ -94,12 +99,47 @@ pub(crate) struct FaultStore {
     pub(crate) key_lookups: AtomicU64,
     /// Receipts that [`Store::read`] gave.
     pub(crate) rows_read: AtomicU64,
+    /// Calls that read receipts or snapshots of a stream.
+    pub(crate) looks: AtomicU64,
 }
 
 impl FaultStore {
     pub(crate) fn new(inner: SqliteStore) -> FaultStore {
+        FaultStore::over(Arc::new(inner), None, Arc::default())
+    }
+
+    /// What the writer of that number sees of the same ledger.
+    pub(crate) fn beside(&self, writer: u64) -> FaultStore {
+        FaultStore::over(Arc::clone(&self.inner), Some(writer), Arc::clone(&self.gone))
+    }
+
+    /// The lease of a writer runs out.
+    pub(crate) fn lapse(&self, writer: u64) {
+        self.gone.lock().unwrap().insert(writer);
+    }
+
+    /// From now on the ledger does not answer this writer, or does again.
+    pub(crate) fn go_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    fn reach(&self) -> Result<(), ReadError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(ReadError::Unavailable("planned".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn over(
+        inner: Arc<SqliteStore>,
+        writer: Option<u64>,
+        gone: Arc<Mutex<BTreeSet<u64>>>,
+    ) -> FaultStore {
         FaultStore {
             inner,
+            writer,
+            gone,
+            away: AtomicBool::new(false),
             plan: Mutex::default(),
             rival: Mutex::default(),
             failing: Mutex::default(),
@@ -113,6 +153,7 @@ impl FaultStore {
             conflicts: AtomicU64::new(0),
             key_lookups: AtomicU64::new(0),
             rows_read: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -168,6 +209,7 @@ impl FaultStore {
     }
 
     fn check(&self, reading: Reading) -> Result<(), ReadError> {
+        self.reach()?;
         match *self.failing.lock().unwrap() {
             Some((failing, error)) if failing == reading => Err(error("planned".into())),
             _ => Ok(()),
@@ -188,6 +230,19 @@ impl Store for FaultStore {
         self.inner.identity()
     }
 
+    fn is_shared(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    fn writer(&self) -> Option<u64> {
+        self.writer
+    }
+
+    fn gone(&self, writers: &BTreeSet<u64>) -> Result<BTreeSet<u64>, ReadError> {
+        self.reach()?;
+        Ok(self.gone.lock().unwrap().intersection(writers).copied().collect())
+    }
+
     fn head(&self) -> Result<HeadRecord, ReadError> {
         self.check(Reading::Head)?;
         self.inner.head()
@@ -196,6 +251,7 @@ impl Store for FaultStore {
     fn append(&self, batch: &Batch) -> Result<(), AppendError> {
         self.appends_gate.pass();
         self.appends.fetch_add(1, Ordering::SeqCst);
+        self.reach().map_err(|error| AppendError::Unavailable(error.to_string()))?;
         let planned = self.plan.lock().unwrap().pop_front();
         if planned == Some(Fault::Fatal) || self.fatal.load(Ordering::SeqCst) {
             self.fatal.store(true, Ordering::SeqCst);
@@ -238,6 +294,7 @@ impl Store for FaultStore {
     }
 
     fn snapshot(&self, stream: &StreamName) -> Result<Option<Snapshot>, ReadError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.check(Reading::Snapshot)?;
         if let Some(forged) = self.forged.lock().unwrap().get(stream) {
             return Ok(Some(forged.clone()));
@@ -252,6 +309,7 @@ impl Store for FaultStore {
         limit: usize,
     ) -> Result<Vec<Stored>, ReadError> {
         self.reads_gate.pass();
+        self.looks.fetch_add(1, Ordering::SeqCst);
         self.check(Reading::Stream)?;
         let mut page = self.inner.read(stream, from_seq, limit)?;
         page.iter_mut().for_each(|stored| self.altered(stored));
@@ -260,6 +318,7 @@ impl Store for FaultStore {
     }
 
     fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError> {
+        self.reach()?;
         self.inner.find(id)
     }
 
@@ -273,6 +332,8 @@ impl Store for FaultStore {
     }
 
     fn query(&self, query: &Query) -> Result<Vec<Stored>, ReadError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.reach()?;
         self.inner.query(query)
     }
 
@@ -281,10 +342,12 @@ impl Store for FaultStore {
     }
 
     fn due(&self, now: Micros, limit: usize) -> Result<Vec<StreamName>, ReadError> {
+        self.reach()?;
         self.inner.due(now, limit)
     }
 
     fn unsettled(&self, limit: usize) -> Result<Vec<Stored>, ReadError> {
+        self.reach()?;
         self.inner.unsettled(limit)
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use engine::actions::{Actuator, Registry};
 use engine::ai::{AiOptions, AiParts};
 use engine::keys::CallerKey;
-use engine::ports::{Query, Store, Stored};
+use engine::ports::{Query, Standby, Store, Stored};
 use engine::{Decided, Engine, Options, Parts, Refused, Request, SpoolUse, WatchParts, Writes};
 use futures_util::FutureExt;
 use governors::{
@@ -60,7 +60,11 @@ pub(crate) struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
     pub(crate) fn advance_secs(&self, secs: i64) {
-        self.0.fetch_add(secs * 1_000_000, Ordering::SeqCst);
+        self.advance_micros(secs * 1_000_000);
+    }
+
+    pub(crate) fn advance_micros(&self, micros: i64) {
+        self.0.fetch_add(micros, Ordering::SeqCst);
     }
 }
 
@@ -82,6 +86,10 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     /// Off: nobody looks for what is due or was left unsettled.
     pub(crate) does_due: bool,
+    /// What figures are watched by, and through whom people are told.
+    pub(crate) watch: WatchParts,
+    /// What stands in for the store while it is away.
+    pub(crate) standby: Option<Arc<dyn Standby>>,
 }
 
 /// A running engine and what it counts.
@@ -97,6 +105,8 @@ impl World {
             clock: ManualClock(Arc::new(AtomicI64::new(START_S * 1_000_000))),
             registry: Registry::shipped(),
             does_due: true,
+            watch: WatchParts::default(),
+            standby: None,
             options: Options {
                 queue_max: 1_024,
                 states_max: 10_000,
@@ -141,9 +151,9 @@ impl World {
             registry: self.registry.clone(),
             metrics: Arc::clone(&metrics),
             store_workers: Vec::new(),
-            standby: None,
+            standby: self.standby.clone(),
             ai: AiParts::none(),
-            watch: WatchParts::default(),
+            watch: self.watch.clone(),
             does_due: self.does_due,
         };
         Running { engine: Engine::start(parts, self.options.clone()), metrics }

@@ -85,6 +85,8 @@ impl Desk {
             title: format!("{component} is down"),
             message: "zqmessage 12%".to_owned(),
             inhibited_by: None,
+            instance: None,
+            is_gone: false,
         }))
     }
 

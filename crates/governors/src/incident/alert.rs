@@ -9,7 +9,7 @@ use types::{Micros, Reason, limits};
 use super::state::{Alert, Incident, IncidentsState};
 use super::{
     ABSENT, ALERT, INCIDENT, Maintenance, Override, about, begin, called, first_called,
-    incident_name, moved, seal, told,
+    incident_name, moved, next_number, seal, told,
 };
 use crate::command::{AlertChange, AlertPhase, IncidentStatus};
 use crate::decision::{Context, Decision, Rejection};
@@ -33,6 +33,10 @@ pub(super) fn decide(
     if is_new && state.alerts().len() >= limits::ALERTS {
         return refused("as many alerts are active as may be");
     }
+    if from == AlertPhase::Inactive && change.to == from {
+        // Of several who say that it is over only the first one is needed.
+        return Decision::Nothing;
+    }
     if !from.leads_to(change.to) {
         return refused("the alert is not in a phase that leads there");
     }
@@ -47,13 +51,15 @@ pub(super) fn decide(
         change.to == AlertPhase::Firing && held.is_none_or(|held| held.incident.is_none());
     let window = state.maintenance_of(&change.component, cx.now).filter(|_| wants_one);
     let inhibited_by = window.map(Maintenance::name).or_else(|| change.inhibited_by.clone());
-    let alert = match inhibited_by {
-        Some(by) => alert.with("inhibited_by", Meta::Text(by.into())),
-        None => alert,
-    };
+    let texts = [("inhibited_by", inhibited_by), ("instance", change.instance.clone())];
+    let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text?)));
+    let ended = gone(change).map(|_| ("ended", "gone".to_owned()));
+    let alert = texts
+        .chain(ended)
+        .fold(alert, |alert, (key, text)| alert.with(key, Meta::Text(text.into())));
     let alert = Draft {
         subject: Some(change.key.clone().into()),
-        detail: Some(message.to_owned().into()),
+        detail: Some(gone(change).unwrap_or_else(|| message.to_owned()).into()),
         ..alert
     };
     let consequence = match change.to {
@@ -63,7 +69,9 @@ pub(super) fn decide(
             let began = held.map_or(cx.now, |held| Micros(held.began_us));
             raise(policy, state, change, began, cx)
         }
-        AlertPhase::Inactive => held.and_then(|held| recover(policy, state, held, cx)),
+        AlertPhase::Inactive => {
+            held.and_then(|held| recover(policy, state, held, gone(change), cx))
+        }
         _ => None,
     };
     if from == change.to && consequence.is_none() {
@@ -73,10 +81,16 @@ pub(super) fn decide(
 }
 
 fn is_well_formed(change: &AlertChange) -> bool {
-    let AlertChange { key, rule, component, inhibited_by, .. } = change;
+    let AlertChange { key, rule, component, inhibited_by, instance, .. } = change;
     let fits = |text: &String| is_keepable(text, limits::METADATA_VALUE_CHARS);
     [key, rule, component].iter().all(|word| !word.is_empty() && fits(word))
-        && inhibited_by.as_ref().is_none_or(fits)
+        && [inhibited_by, instance].into_iter().flatten().all(fits)
+}
+
+/// Why an alert ends of which nobody knows whether its condition still holds.
+fn gone(change: &AlertChange) -> Option<String> {
+    let instance = change.instance.as_ref().filter(|_| change.is_gone)?;
+    Some(format!("instance {instance} is gone, and nobody measures this any more"))
 }
 
 /// A text that no receipt keeps must not keep an alert from being told: its rule stands for it.
@@ -176,7 +190,7 @@ fn open(
         .with("alert", Meta::Text(change.key.clone().into()))
         .with("began_us", Meta::Int(began.0));
     let draft = Draft {
-        subject: Some(incident_name(state.count() + 1).into()),
+        subject: Some(incident_name(next_number(state, cx)).into()),
         detail: Some(message_of(change).to_owned().into()),
         ..draft
     };
@@ -188,6 +202,7 @@ fn recover(
     policy: &Policy,
     state: &IncidentsState,
     over: &Alert,
+    why: Option<String>,
     cx: &Context<'_>,
 ) -> Option<Draft> {
     let incident = state.incident(over.incident?)?;
@@ -205,6 +220,7 @@ fn recover(
     };
     let draft = moved(incident, rule::INCIDENT_RECOVERED, TIME, IncidentStatus::Monitoring)
         .with("resolve_at_us", Meta::Int(resolve_at.0));
+    let draft = Draft { detail: why.map(Into::into), ..draft };
     Some(told(clocks.write(draft), incident, &incident.told))
 }
 

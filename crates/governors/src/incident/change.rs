@@ -8,7 +8,8 @@ use types::{Micros, Reason, limits};
 use super::alert::update;
 use super::state::{Incident, IncidentsState};
 use super::{
-    ABSENT, Clocks, INCIDENT, about, begin, called, first_called, incident_name, moved, seal, told,
+    ABSENT, Clocks, INCIDENT, about, begin, called, first_called, incident_name, moved,
+    next_number, seal, told,
 };
 use crate::command::{Declared, IncidentChange, IncidentDeed as Deed, IncidentStatus};
 use crate::decision::{Context, Decision, Rejection};
@@ -54,7 +55,7 @@ fn declare(
         .with("severity", Meta::Text(severity.as_str().into()))
         .with("component", Meta::Text(component.clone().into()));
     let draft = Draft {
-        subject: Some(incident_name(state.count() + 1).into()),
+        subject: Some(incident_name(next_number(state, cx)).into()),
         detail: Some(text.clone().into()),
         ..draft
     };
@@ -130,7 +131,7 @@ fn on_open(
 
 /// An incident that is resolved takes corrections and nothing else; they are appended.
 fn on_closed(state: &IncidentsState, number: u64, deed: &Deed, cx: &Context<'_>) -> Decision {
-    if number == 0 || number > state.count() {
+    if !state.was_there(number) {
         let detail = "there is no such incident".to_owned();
         return Decision::Reject(Rejection {
             reason: Reason::NotFound,

@@ -2,11 +2,16 @@
 //!
 //! Owns: the fold. Refuses to know: who is told what, which the receipts say.
 
+use std::ops::Range;
+
 use ledger::View;
 use serde::{Deserialize, Serialize};
 use types::{Micros, ReceiptId, Severity, limits};
 
-use super::{ABSENT, Maintenance, Override, duty, incident_name, incident_number, maintenance};
+use super::{
+    ABSENT, Maintenance, Override, duty, incident_name, incident_number, is_of_a_lane, maintenance,
+    said_at,
+};
 use crate::command::{AlertPhase, IncidentRole, IncidentStatus};
 use crate::draft::{Secs, rule};
 use crate::snapshot::word;
@@ -36,7 +41,13 @@ pub struct IncidentsState {
     /// In ascending order of numbers.
     #[serde(default)]
     maintenances: Vec<Maintenance>,
+    /// The numbers of the newest incidents that were opened in lanes, in the order of their coming.
+    #[serde(default)]
+    of_lanes: Vec<u64>,
 }
+
+/// Incidents of lanes that are remembered once they are resolved.
+const OF_LANES_MAX: usize = 1_000;
 
 /// An alert that is not inactive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +74,8 @@ pub struct Alert {
     pub title: String,
     /// The incident that it belongs to.
     pub incident: Option<u64>,
+    /// Whose figures it stands on, where several instances measure.
+    pub instance: Option<String>,
 }
 
 /// A silence: alerts that it matches open no incident while it lasts.
@@ -191,10 +204,21 @@ impl IncidentsState {
         self.maintenances.iter().find(|held| held.covers(component, now))
     }
 
-    /// Incidents so far, resolved ones too.
+    /// Incidents so far, resolved ones too, without those that were opened in lanes.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// True for an incident that is open, or was.
+    #[must_use]
+    pub fn was_there(&self, number: u64) -> bool {
+        (1..=self.count).contains(&number) || self.of_lanes.contains(&number)
+    }
+
+    /// The highest of these numbers that an incident of a lane has.
+    pub(super) fn newest_in(&self, numbers: &Range<u64>) -> Option<u64> {
+        self.of_lanes.iter().copied().filter(|number| numbers.contains(number)).max()
     }
 
     /// The alert of that key, unless it is inactive.
@@ -250,7 +274,8 @@ impl IncidentsState {
         self.alerts.is_sorted_by(|a, b| a.key < b.key)
             && self.silences.is_sorted_by(|a, b| a.matcher < b.matcher)
             && self.open.is_sorted_by(|a, b| a.number < b.number)
-            && self.open.last().is_none_or(|last| last.number <= self.count)
+            && self.open.iter().all(|held| self.was_there(held.number))
+            && self.of_lanes.iter().all(|number| is_of_a_lane(*number))
             && self.alerts.iter().all(|held| held.phase != AlertPhase::Inactive)
             && self.alerts.len() <= limits::ALERTS
             && self.overrides.is_sorted_by(|a, b| a.number < b.number)
@@ -281,6 +306,10 @@ impl IncidentsState {
         }
     }
 
+    fn is_next(&self, number: u64) -> bool {
+        if is_of_a_lane(number) { !self.was_there(number) } else { number == self.count + 1 }
+    }
+
     fn apply_alert(&mut self, key: &str, receipt: &View<'_>) -> Result<(), FoldError> {
         let found = self.find_alert(key);
         let from = found.map_or(AlertPhase::Inactive, |at| self.alerts[at].phase);
@@ -299,7 +328,7 @@ impl IncidentsState {
             }
             return Ok(());
         }
-        let now_us = receipt.at.0;
+        let now_us = said_at(receipt).0;
         let fires = matches!(to, AlertPhase::Firing | AlertPhase::Recovering);
         let fired = held.as_ref().and_then(|held| held.firing_since_us);
         let alert = Alert {
@@ -317,6 +346,7 @@ impl IncidentsState {
             component: text(receipt, "component")?,
             title: text(receipt, "title")?,
             incident: held.and_then(|held| held.incident),
+            instance: receipt.meta_text("instance").map(|text| text.into_owned()),
         };
         match found {
             Ok(at) => self.alerts[at] = alert,
@@ -373,7 +403,7 @@ impl IncidentsState {
         }
         let mut incident = match (found, rule) {
             (Ok(at), _) if rule != rule::INCIDENT_OPEN => self.open[at].clone(),
-            (Err(_), rule::INCIDENT_OPEN) if number == self.count + 1 => {
+            (Err(_), rule::INCIDENT_OPEN) if self.is_next(number) => {
                 Incident::opened(number, receipt)?
             }
             _ => return Err(FoldError::StateFrom),
@@ -392,7 +422,13 @@ impl IncidentsState {
             Ok(at) => self.open[at] = incident,
             Err(at) => {
                 self.open.insert(at, incident);
-                self.count = number;
+                if is_of_a_lane(number) {
+                    let older = (self.of_lanes.len() + 1).saturating_sub(OF_LANES_MAX);
+                    self.of_lanes.drain(..older);
+                    self.of_lanes.push(number);
+                } else {
+                    self.count = number;
+                }
             }
         }
         Ok(())
@@ -407,7 +443,7 @@ impl Incident {
     }
 
     fn opened(number: u64, receipt: &View<'_>) -> Result<Incident, FoldError> {
-        let opened_us = receipt.at.0;
+        let opened_us = said_at(receipt).0;
         Ok(Incident {
             number,
             opened_by: receipt.id,
@@ -437,7 +473,7 @@ impl Incident {
         status: IncidentStatus,
         receipt: &View<'_>,
     ) -> Result<(), FoldError> {
-        let now_us = receipt.at.0;
+        let now_us = said_at(receipt).0;
         self.status = status;
         if let Some(component) = receipt.meta_text("component")
             && !self.components.iter().any(|held| *held == component)
@@ -472,8 +508,8 @@ impl Incident {
         if let Some(channel) = receipt.meta_text("unreachable") {
             self.unreachable.push(channel.into_owned());
         }
-        if let Some(tell) = receipt.meta_text("tell") {
-            let told = tell.split(',').map(str::to_owned).collect::<Vec<_>>();
+        for channels in ["told", "tell"].into_iter().filter_map(|key| receipt.meta_text(key)) {
+            let told = channels.split(',').map(str::to_owned).collect::<Vec<_>>();
             super::add(&mut self.told, &told);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use ledger::{Kind, View};
 use types::{Micros, ReceiptId, Severity};
 
-use super::incident_name;
+use super::{incident_name, said_at};
 use crate::command::{AlertPhase, IncidentStatus};
 use crate::draft::rule;
 
@@ -97,8 +97,10 @@ impl Story {
             return;
         }
         if rule == rule::ALERT_CHANGE {
-            return self
-                .take_alert(&subject, moment(receipt, &rule, alert_text(receipt, &subject)));
+            let is_over =
+                receipt.state_to.is_some_and(|word| word.is(AlertPhase::Inactive.as_str()));
+            let moment = moment(receipt, &rule, alert_text(receipt, &subject));
+            return self.take_alert(&subject, is_over, moment);
         }
         if subject != self.name || !rule.starts_with("incident.") {
             return;
@@ -112,12 +114,12 @@ impl Story {
         }
     }
 
-    fn take_alert(&mut self, key: &str, moment: Moment) {
+    fn take_alert(&mut self, key: &str, is_over: bool, moment: Moment) {
         let is_known = self.alerts.iter().any(|held| held == key);
         if is_known && self.marks.resolved.is_none() {
             self.moments.push(moment);
         } else if self.marks.resolved.is_none() {
-            if moment.text.ends_with(AlertPhase::Inactive.as_str()) {
+            if is_over {
                 self.before.retain(|(held, _)| held != key);
             } else {
                 self.before.push((key.to_owned(), moment));
@@ -317,7 +319,7 @@ impl Story {
 
 fn moment(receipt: &View<'_>, rule: &str, text: String) -> Moment {
     Moment {
-        at: receipt.at,
+        at: said_at(receipt),
         receipt: receipt.id,
         rule: rule.to_owned(),
         actor: receipt.actor.map(|actor| actor.text().into_owned()).unwrap_or_default(),
@@ -327,9 +329,15 @@ fn moment(receipt: &View<'_>, rule: &str, text: String) -> Moment {
 
 fn alert_text(receipt: &View<'_>, key: &str) -> String {
     let phase = receipt.state_to.map(|word| word.text().into_owned()).unwrap_or_default();
-    match receipt.detail.filter(|_| phase == AlertPhase::Firing.as_str()) {
-        Some(detail) => format!("Alert {key} fires: {}", detail.text()),
-        None => format!("Alert {key} is {phase}"),
+    let detail = receipt.detail.map(|detail| detail.text()).filter(|detail| !detail.is_empty());
+    match detail {
+        Some(detail) if phase == AlertPhase::Firing.as_str() => {
+            format!("Alert {key} fires: {detail}")
+        }
+        Some(detail) if receipt.meta("ended").is_some() => {
+            format!("Alert {key} is {phase}: {detail}")
+        }
+        _ => format!("Alert {key} is {phase}"),
     }
 }
 
@@ -362,7 +370,7 @@ fn incident_text(receipt: &View<'_>, rule: &str) -> String {
         }
         rule::INCIDENT_UPDATE => said("Update".to_owned()),
         rule::INCIDENT_REROUTE => format!("{} cannot be reached: told {told}", meta("unreachable")),
-        rule::INCIDENT_RECOVERED => "No alert fires any more".to_owned(),
+        rule::INCIDENT_RECOVERED => said("No alert fires any more".to_owned()),
         rule::INCIDENT_RESOLVE => said(format!("Resolved by {actor}")),
         rule::INCIDENT_NOTE | rule::INCIDENT_CORRECT => said(format!("{actor} noted")),
         _ => said(rule.to_owned()),

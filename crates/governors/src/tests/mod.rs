@@ -3,6 +3,7 @@
 //! Owns: the harness and the text form of decisions. Refuses to know: the inside of any state.
 
 mod budget;
+mod carried;
 mod duty;
 mod faults;
 mod incidents;

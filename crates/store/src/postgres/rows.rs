@@ -2,7 +2,7 @@
 //!
 //! Owns: every SELECT of a running service. Refuses to know: connections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use engine::ports::{IdemKey, Query, Snapshot, Stored};
 use tokio_postgres::Row;
@@ -46,6 +46,8 @@ FROM attempts a JOIN logs l ON l.no = a.log
     JOIN receipts r ON r.pos = a.pos JOIN streams s ON s.no = r.stream
 WHERE a.log = $1 OR l.lease_until <= clock_timestamp()
 ORDER BY a.pos LIMIT $2";
+
+const ALIVE: &str = "SELECT no FROM logs WHERE no = ANY($1) AND lease_until > clock_timestamp()";
 
 const DUE: &str = "
 SELECT s.name FROM due d JOIN streams s ON s.no = d.stream
@@ -186,6 +188,19 @@ pub(super) async fn due(
 }
 
 /// [`engine::ports::Store::unsettled`] for the writer of the log `own`.
+/// Those of the writers whose lease has run out, or who never were.
+pub(super) async fn gone(
+    session: &mut Session,
+    writers: &BTreeSet<u64>,
+) -> Result<BTreeSet<u64>, Failure> {
+    let asked: Vec<i64> = writers.iter().filter_map(|no| i64::try_from(*no).ok()).collect();
+    let mut gone = writers.clone();
+    for row in session.rows(ALIVE, &[&asked]).await? {
+        gone.remove(&unsigned(&row, 0)?);
+    }
+    Ok(gone)
+}
+
 pub(super) async fn unsettled(
     session: &mut Session,
     own: i64,

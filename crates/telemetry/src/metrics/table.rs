@@ -163,8 +163,8 @@ metrics! {
     ai_cache_requests, "ai_cache_requests_total", counter, ["result", "store"], &[], "Calls to models that are not streamed while answers are kept: hit, miss, bypass where a kept answer was not to be given, error where Redis did not answer; by memory or redis.";
     ai_cache_bytes, "ai_cache_bytes", gauge, [], &[], "Bytes of answers that are kept in memory for who asks for the same again.";
     ai_reservations, "ai_reservations", gauge, [], &[], "Calls to models that are under way or whose result is not sealed yet.";
-    slo_budget_left, "tai_slo_budget_left_ratio", gauge_f64, ["slo"], &[], "Share of an objective's error budget that is left, of what was answered since the start and within 30 days; below 0 where more failed than may.";
-    slo_burn, "tai_slo_burn_rate", gauge_f64, ["slo", "window"], &[], "How many times faster than an objective permits its error budget is used up, over 1h, 6h or 3d.";
+    slo_budget_left_ratio, "tai_slo_budget_left_ratio", gauge_f64, ["slo"], &[], "Share of an objective's error budget that is left, of what was answered since the start and within 30 days; below 0 where more failed than may.";
+    slo_burn_rate, "tai_slo_burn_rate", gauge_f64, ["slo", "window"], &[], "How many times faster than an objective permits its error budget is used up, over 1h, 6h or 3d.";
     alerts, "tai_alerts", gauge, ["phase"], &[], "Alerts that are pending, firing or recovering.";
     incidents_open, "tai_incidents_open", gauge, ["severity"], &[], "Incidents that are not resolved.";
     notices, "tai_notices_total", counter, ["outcome"], &[], "Attempts to tell a channel of an incident: delivered, again where it is to be tried again, refused, unknown where no answer came.";

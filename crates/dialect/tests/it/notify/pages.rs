@@ -1,7 +1,7 @@
 //! Statuspage: look first, then do what follows.
 
 use dialect::notify::statuspage::{Page, Plan, is_id, is_public, look, plan, read, request};
-use dialect::notify::{Answer, Method, Notice, NoticeKind, Phase};
+use dialect::notify::{Delivery, Method, Notice, NoticeKind, Phase};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn open(incident: &str, notice: &str, severity: &str, component: &str) -> Value 
     })
 }
 
-fn planned(notice: &Notice, seen: &Value) -> Result<Plan, Answer> {
+fn planned(notice: &Notice, seen: &Value) -> Result<Plan, Delivery> {
     plan(notice, &PAGE, 200, None, seen.to_string().as_bytes())
 }
 
@@ -49,7 +49,7 @@ fn what_is_done_follows_from_what_is_open() {
 
 #[test]
 fn what_the_page_does_not_say_is_asked_again() {
-    let again = Err(Answer::Retry { after: None });
+    let again = Err(Delivery::Retry { after: None });
     for (status, seen) in
         [(200, "garbage"), (200, "{}"), (502, ""), (503, ""), (504, ""), (420, ""), (429, "")]
     {
@@ -60,7 +60,7 @@ fn what_the_page_does_not_say_is_asked_again() {
     own["id"] = json!("../../pages");
     assert_eq!(planned(&notice(), &json!([own])), again);
     let refused = plan(&notice(), &PAGE, 401, None, b"");
-    assert_eq!(refused, Err(Answer::Refused { why: "it refuses the credentials" }));
+    assert_eq!(refused, Err(Delivery::Refused { why: "it refuses the credentials" }));
 }
 
 #[test]
@@ -135,11 +135,11 @@ fn the_public_is_told_what_concerns_it() {
 
 #[test]
 fn the_answer_names_the_incident() {
-    let taken = Answer::Delivered { remote: Some("x1".to_owned()) };
+    let taken = Delivery::Delivered { remote: Some("x1".to_owned()) };
     assert_eq!(read(201, None, br#"{"id":"x1"}"#), taken);
-    assert_eq!(read(200, None, b"{}"), Answer::Unclear);
-    assert_eq!(read(420, None, b""), Answer::Retry { after: None });
-    assert!(matches!(read(422, None, b""), Answer::Refused { .. }));
+    assert_eq!(read(200, None, b"{}"), Delivery::Unknown);
+    assert_eq!(read(420, None, b""), Delivery::Retry { after: None });
+    assert!(matches!(read(422, None, b""), Delivery::Refused { .. }));
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dialect::notify::{
-    Answer, Method, Notice, NoticeKind, alertmanager, email, pagerduty, slack, telegram, webhook,
+    Delivery, Method, Notice, NoticeKind, alertmanager, email, pagerduty, slack, telegram, webhook,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ use super::{AT, KINDS, MINUTE, alert, any_notice, body, notice, of, strings};
 
 const AFTER: Option<Duration> = Some(Duration::from_secs(7));
 
-fn delivered(remote: Option<&str>) -> Answer {
-    Answer::Delivered { remote: remote.map(str::to_owned) }
+fn delivered(remote: Option<&str>) -> Delivery {
+    Delivery::Delivered { remote: remote.map(str::to_owned) }
 }
 
 #[test]
@@ -53,17 +53,17 @@ fn slack_answers_in_plain_text_and_what_is_like_it_in_json() {
         (200, "", delivered(None)),
         (200, r#"{"ok":true}"#, delivered(None)),
         (200, r#"{"success":true}"#, delivered(None)),
-        (200, r#"{"ok":false}"#, Answer::Refused { why: "it refuses the message" }),
-        (200, "<html>sign in</html>", Answer::Unclear),
-        (200, "\u{fffd}", Answer::Unclear),
-        (302, "", Answer::Refused { why: "it points elsewhere, and redirects are not followed" }),
-        (400, "invalid_payload", Answer::Refused { why: "it refuses the request" }),
-        (403, "invalid_token", Answer::Refused { why: "it refuses the credentials" }),
-        (404, "no_service", Answer::Refused { why: "there is nothing at its address" }),
-        (410, "channel_is_archived", Answer::Refused { why: "there is nothing at its address" }),
-        (429, "rate_limited", Answer::Retry { after: AFTER }),
-        (500, "rollup_error", Answer::Retry { after: AFTER }),
-        (504, "", Answer::Unclear),
+        (200, r#"{"ok":false}"#, Delivery::Refused { why: "it refuses the message" }),
+        (200, "<html>sign in</html>", Delivery::Unknown),
+        (200, "\u{fffd}", Delivery::Unknown),
+        (302, "", Delivery::Refused { why: "it points elsewhere, and redirects are not followed" }),
+        (400, "invalid_payload", Delivery::Refused { why: "it refuses the request" }),
+        (403, "invalid_token", Delivery::Refused { why: "it refuses the credentials" }),
+        (404, "no_service", Delivery::Refused { why: "there is nothing at its address" }),
+        (410, "channel_is_archived", Delivery::Refused { why: "there is nothing at its address" }),
+        (429, "rate_limited", Delivery::Retry { after: AFTER }),
+        (500, "rollup_error", Delivery::Retry { after: AFTER }),
+        (504, "", Delivery::Unknown),
     ] {
         assert_eq!(slack::read(status, AFTER, said.as_bytes()), expected, "{status} {said}");
     }
@@ -100,16 +100,16 @@ fn a_token_of_telegram_is_a_number_and_a_key() {
 #[test]
 fn telegram_says_how_long_to_wait_in_its_body() {
     let wait = br#"{"ok":false,"parameters":{"retry_after":31}}"#;
-    let waits = Answer::Retry { after: Some(Duration::from_secs(31)) };
+    let waits = Delivery::Retry { after: Some(Duration::from_secs(31)) };
     assert_eq!(telegram::read(429, AFTER, wait), waits);
-    assert_eq!(telegram::read(429, AFTER, b"{}"), Answer::Retry { after: AFTER });
+    assert_eq!(telegram::read(429, AFTER, b"{}"), Delivery::Retry { after: AFTER });
     let taken = br#"{"ok":true,"result":{"message_id":42}}"#;
     assert_eq!(telegram::read(200, None, taken), delivered(Some("42")));
     assert_eq!(telegram::read(200, None, br#"{"ok":true}"#), delivered(None));
-    assert_eq!(telegram::read(200, None, b"<html>"), Answer::Unclear);
+    assert_eq!(telegram::read(200, None, b"<html>"), Delivery::Unknown);
     for status in [400, 401, 403, 404] {
         let answer = telegram::read(status, None, br#"{"ok":false}"#);
-        assert!(matches!(answer, Answer::Refused { .. }), "{status}");
+        assert!(matches!(answer, Delivery::Refused { .. }), "{status}");
     }
 }
 
@@ -145,10 +145,10 @@ fn every_event_of_an_incident_has_one_key_in_pagerduty() {
 fn pagerduty_says_success_in_words() {
     let taken = br#"{"status":"success","message":"Event processed","dedup_key":"INC-7"}"#;
     assert_eq!(pagerduty::read(202, None, taken), delivered(Some("INC-7")));
-    assert_eq!(pagerduty::read(202, None, b"garbage"), Answer::Unclear);
-    assert_eq!(pagerduty::read(429, AFTER, b""), Answer::Retry { after: AFTER });
+    assert_eq!(pagerduty::read(202, None, b"garbage"), Delivery::Unknown);
+    assert_eq!(pagerduty::read(429, AFTER, b""), Delivery::Retry { after: AFTER });
     let invalid = br#"{"status":"invalid event"}"#;
-    assert!(matches!(pagerduty::read(400, None, invalid), Answer::Refused { .. }));
+    assert!(matches!(pagerduty::read(400, None, invalid), Delivery::Refused { .. }));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_webhook_carries_everything_and_a_key_for_repeats() {
     }
     assert_eq!(told["alerts"][0]["labels"]["route"], "/v1/chat");
     assert_eq!(webhook::read(204, None, b""), delivered(None));
-    assert_eq!(webhook::read(409, AFTER, b""), Answer::Retry { after: AFTER });
+    assert_eq!(webhook::read(409, AFTER, b""), Delivery::Retry { after: AFTER });
 }
 
 #[test]
@@ -362,7 +362,7 @@ proptest! {
     fn any_answer_is_read(status in any::<u16>(), said in any::<Vec<u8>>()) {
         for read in [slack::read, telegram::read, pagerduty::read, webhook::read, alertmanager::read] {
             let answer = read(status, AFTER, &said);
-            let is_taken = matches!(answer, Answer::Delivered { .. });
+            let is_taken = matches!(answer, Delivery::Delivered { .. });
             prop_assert!(!is_taken || (200..300).contains(&status));
         }
     }

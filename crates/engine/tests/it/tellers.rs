@@ -1,0 +1,214 @@
+//! How channels are told: when they look, how long they insist, and what is done for those that
+//! take nothing.
+//!
+//! Owns: the bounds of a notice. Refuses to know: what it says.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dialect::notify::Notice;
+use engine::incidents::stream;
+use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, Telling};
+use types::{Hash, StreamName, limits};
+
+use crate::fault_store::FaultStore;
+use crate::post::{DELIVERED, LATER, NEVER, Post, count, declare, outcomes, say};
+use crate::world::{Running, World, eventually, verify};
+
+/// A world with these channels, where nobody else looks at the store.
+fn world(post: &Arc<Post>) -> World {
+    let mut world = World::new().tuned(|options| {
+        options.check_interval = Duration::from_secs(86_400);
+    });
+    world.watch = post.watch();
+    world
+}
+
+/// Waits until every channel is set up, so that it is told what comes.
+async fn begun(world: &World, channels: usize) {
+    let notices = StreamName::system(limits::STREAM_NOTICES);
+    let all = || crate::post::said(&*world.store, &notices).len() == channels;
+    eventually("the channels have begun", all).await;
+}
+
+/// As [`eventually`], where time goes by in seconds.
+async fn in_minutes(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn titles(told: &[Notice]) -> Vec<&str> {
+    told.iter().map(|notice| &*notice.title).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_channel_looks_once_a_minute() {
+    let post = Post::new(&["slack"]);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    let looks = || world.store.looks.load(Ordering::SeqCst);
+    let within = |secs: u64| async move {
+        let before = looks();
+        tokio::time::sleep(Duration::from_secs(secs)).await;
+        looks() - before
+    };
+    let since = Instant::now();
+    // The beginning waits for threads, for which time does not stand still.
+    while within(60).await != 1 {
+        assert!(since.elapsed() < Duration::from_secs(60), "it is never idle");
+    }
+    assert_eq!(within(600).await, 10, "one read a minute and no other");
+    running.end(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_told_wakes_its_channel() {
+    let post = Post::new(&["slack"]);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    let since = Instant::now();
+    for nth in 1..=5 {
+        let command = if nth == 1 { declare("one", "http") } else { say(1, "news") };
+        running.decide(stream(), command).await;
+        eventually("it is told", || post.told("slack").len() == nth).await;
+    }
+    assert!(since.elapsed() < Duration::from_secs(30), "nobody waited for the look of a minute");
+    eventually("all ends are sealed", || outcomes(&*world.store, "slack").len() == 5).await;
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_that_is_never_taken_is_given_up_and_the_next_one_goes_on() {
+    let post = Post::new(&["slack", "pagerduty"]);
+    post.answers("pagerduty", &vec![LATER; 10], DELIVERED);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 2).await;
+    running.decide(stream(), declare("one", "http")).await;
+    running.decide(stream(), declare("two", "mail")).await;
+    in_minutes("the second one is told", || outcomes(&*world.store, "pagerduty").len() == 11).await;
+    let mut expected = vec!["again"; 9];
+    expected.extend(["given_up", "delivered"]);
+    assert_eq!(outcomes(&*world.store, "pagerduty"), expected);
+    assert_eq!(titles(&post.told("pagerduty"))[9..], ["one", "two"]);
+    // Others were told in its place, after the third try and once.
+    assert_eq!(count(&*world.store, "incident.reroute"), 1);
+    eventually("others are told", || post.told("slack").len() == 3).await;
+    eventually("and have taken it", || outcomes(&*world.store, "slack").len() == 3).await;
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_old_is_tried_once() {
+    let post = Post::new(&["slack"]);
+    post.answers("slack", &[], LATER);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    running.decide(stream(), declare("one", "http")).await;
+    eventually("it is tried", || !outcomes(&*world.store, "slack").is_empty()).await;
+    world.clock.advance_secs(15 * 60);
+    let given_up = || outcomes(&*world.store, "slack").iter().any(|word| word == "given_up");
+    in_minutes("it is given up", given_up).await;
+    let tries = outcomes(&*world.store, "slack").len();
+    assert!(tries < 10, "by its age: {tries}");
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_only_states_are_shown_the_newest_one_is_enough() {
+    for (kind, told, outcome) in [
+        ("alertmanager", 2, ["again", "superseded", "delivered"]),
+        ("slack", 3, ["again", "delivered", "delivered"]),
+    ] {
+        let post = Post::new(&[kind]);
+        post.answers(kind, &[LATER], DELIVERED);
+        let world = world(&post);
+        let running = world.start();
+        begun(&world, 1).await;
+        running.decide(stream(), declare("one", "http")).await;
+        running.decide(stream(), say(1, "news")).await;
+        eventually("all is settled", || outcomes(&*world.store, kind).len() == 3).await;
+        assert_eq!(outcomes(&*world.store, kind), outcome, "{kind}");
+        assert_eq!(post.told(kind).len(), told, "{kind}");
+        running.end(&world).await;
+        verify(&world.store);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_that_cannot_be_read_is_passed_over() {
+    let post = Post::new(&["slack"]);
+    // Held back, so that both are there when the channel looks.
+    post.answers("slack", &[LATER], DELIVERED);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    running.decide(stream(), declare("one", "http")).await;
+    running.decide(stream(), declare("two", "mail")).await;
+    world.store.alter(Some(|stored| {
+        if stored.stream == stream() && stored.seq == 0 {
+            stored.hash = Hash::ZERO;
+        }
+    }));
+    eventually("the second one is told", || titles(&post.told("slack")).contains(&"two")).await;
+    assert!(running.engine.is_tampered(), "somebody has to look at it");
+    world.store.alter(None);
+    eventually("its end is sealed", || {
+        outcomes(&*world.store, "slack").last().is_some_and(|last| last == "delivered")
+    })
+    .await;
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+/// What a process leaves that dies after others were told in a channel's place, and before the end
+/// of the attempt is sealed.
+async fn leave_half(running: &Running) {
+    let notices = || StreamName::system(limits::STREAM_NOTICES);
+    for channel in ["slack", "pagerduty"] {
+        let begin = NoticeChange::Begin { channel: channel.to_owned(), from: 0 };
+        running.decide(notices(), Command::Notice(begin)).await;
+    }
+    running.decide(stream(), declare("one", "http")).await;
+    let channel = "pagerduty".to_owned();
+    let telling = Telling { channel: channel.clone(), seq: 0, incident: "INC-1".to_owned() };
+    running.decide(notices(), Command::Notice(NoticeChange::Tell(telling))).await;
+    let deed = IncidentDeed::Unreachable { channel };
+    let change = IncidentChange::On { incident: 1, deed };
+    running.decide(stream(), Command::Incident(change)).await;
+}
+
+#[test]
+fn others_are_told_once_though_the_process_dies_before_the_attempt_has_its_end() {
+    let post = Post::new(&["slack", "pagerduty"]);
+    post.answers("pagerduty", &[], NEVER);
+    let mut world = world(&post);
+    let watch = std::mem::take(&mut world.watch);
+    world.life(|running| async move { leave_half(&running).await });
+    world.watch = watch;
+    let store: Arc<FaultStore> = Arc::clone(&world.store);
+    let heard = Arc::clone(&post);
+    world.life(move |running| async move {
+        let settled = || outcomes(&*store, "pagerduty").len() == 2;
+        eventually("it is settled and told again", settled).await;
+        eventually("others are told", || outcomes(&*store, "slack").len() == 2).await;
+        assert_eq!(outcomes(&*store, "pagerduty"), ["unknown", "refused"]);
+        running.engine.drain(Duration::from_secs(5)).await;
+        drop((running, store));
+    });
+    assert_eq!(count(&*world.store, "incident.reroute"), 1);
+    let texts = heard.told("slack");
+    let rerouted = texts.iter().filter(|notice| notice.text.contains("cannot be reached"));
+    assert_eq!((texts.len(), rerouted.count()), (2, 1));
+    verify(&world.store);
+}
