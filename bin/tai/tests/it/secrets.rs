@@ -198,6 +198,7 @@ fn no_secret_is_in_anything_that_is_written_told_or_shown() {
     let (room, dir) = room();
     let (collector, slack, provider) =
         (Collector::start(), Receiver::start().unwrap(), Receiver::start().unwrap());
+    let spans = Receiver::start().unwrap();
     slack.always(Some(Manner::Says(200, vec![], "ok".into())));
     let file = room.path().join("app.log");
     let providers = room.path().join("providers.toml");
@@ -216,6 +217,8 @@ fn no_secret_is_in_anything_that_is_written_told_or_shown() {
             ("LOG_FILE", file.to_str().unwrap()),
             ("LOG_HTTP_ENDPOINT", &url),
             ("LOG_HTTP_FLUSH_INTERVAL", "20"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &spans.url()),
+            ("TRACING_SAMPLE_RATE", "1"),
             ("PROVIDERS_FILE", providers.to_str().unwrap()),
             ("FAKE_KEY", &secrets(99)[1]),
             ("SLACK_WEBHOOK_URL", &hook),
@@ -254,6 +257,9 @@ fn no_secret_is_in_anything_that_is_written_told_or_shown() {
     assert!(collected.len() > 1_000, "{}", collected.len());
     let receipts = assert_verified(&dir);
     assert!(receipts.len() > 20, "{}", receipts.len());
+    let traced: Vec<_> =
+        spans.received().iter().map(|it| ("spans".to_owned(), it.text())).collect();
+    assert!(traced.iter().any(|(_, text)| text.contains("/v1/chat/completions")));
     let written = [
         ("stdout".to_owned(), read(&stdout)),
         ("log file".to_owned(), read(&file)),
@@ -262,7 +268,7 @@ fn no_secret_is_in_anything_that_is_written_told_or_shown() {
     ];
     let copies =
         ["index.html", "summary.json"].map(|name| (name.to_owned(), read(&page.join(name))));
-    let places = shown.iter().chain(&told).chain(&written).chain(&copies);
+    let places = shown.iter().chain(&told).chain(&traced).chain(&written).chain(&copies);
     let leaks: Vec<String> = places
         .flat_map(|(place, text)| {
             let around = text.match_indices(MARK).map(|(at, _)| around(text, at));
