@@ -105,7 +105,7 @@ impl Alerts {
             .zip(rules.inhibited(&firing))
             .filter_map(|(held, by)| Some((own(*held), own(by?))))
             .collect();
-        by.into_iter().for_each(|(held, by)| self.history.inhibit(&held, by));
+        by.into_iter().for_each(|(held, by)| self.history.inhibit(&held, &by));
     }
 
     /// What was seen of each case.

@@ -78,7 +78,7 @@ impl History {
     }
 
     /// Says of the newest sample of a case which alert holds it back.
-    pub(crate) fn inhibit(&mut self, key: &(String, Labels), by: (String, Labels)) {
+    pub(crate) fn inhibit(&mut self, key: &(String, Labels), by: &(String, Labels)) {
         let newest = self.cases.get_mut(key).and_then(|case| case.samples.back_mut());
         newest.into_iter().for_each(|sample| sample.inhibited_by = Some(by.clone()));
     }

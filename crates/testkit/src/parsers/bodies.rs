@@ -55,6 +55,7 @@ const KNOWN: &[&str] = &[
     "timestamp",
     "timestamp_ms",
     "truncatedAlerts",
+    "resolved",
     "admin:read",
     "admin:write",
     "marketplace:write",
