@@ -229,7 +229,7 @@ fn a_notice_of_our_own_that_comes_back_is_no_alert() {
     let mut local = Caller::local(tai.address());
     assert_eq!(sent(&mut local, POSTED, &json!([alert("Down")])), [1, 0, 0]);
     let own = echo(&tai, &mut local);
-    let response = local.post(WEBHOOK, &group(&[own.clone()]));
+    let response = local.post(WEBHOOK, &group(std::slice::from_ref(&own)));
     assert_eq!(response.json().unwrap()["own"], 1, "{}", text(&response));
     assert_eq!(alerts(&mut local), [fires("Down", "INC-1")]);
     // Another service's is one.
