@@ -233,12 +233,7 @@ async fn begin(
     let observer = Worker::task("observer", move |stop| observed.clone().observe(stop));
     let observers = [observer].into_iter().chain(exports.workers()).collect();
     engine.supervisor().start("observability_sup", observers);
-    let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
-    let checked = bodies.as_ref().map(|file| ("validation_rules", file.note.clone()));
-    let checked = checked.into_iter().collect();
-    for (event, detail) in [vec![started], notes, checked].concat() {
-        engine.note(event, detail).await.context("cannot record the start")?;
-    }
+    note_start(&engine, notes, bodies.as_ref()).await?;
     let has_key = settings.admin_api_key.is_some() || engine.has_admin_key().await?;
     if !is_open(settings) && !has_key {
         engine.drain(NO_KEYS_DRAIN).await;
@@ -251,6 +246,20 @@ async fn begin(
     live.apply(&applied).await?;
     open_door(live, (settings, bodies), &applied, clock, listener);
     Ok(Some(applied))
+}
+
+/// The start is a receipt, and so is what there is to say of it.
+async fn note_start(
+    engine: &Engine,
+    notes: Vec<(&'static str, String)>,
+    bodies: Option<&RulesFile>,
+) -> anyhow::Result<()> {
+    let started = ("start", format!("version {}", env!("CARGO_PKG_VERSION")));
+    let checked = bodies.map(|file| ("validation_rules", file.note.clone()));
+    for (event, detail) in [started].into_iter().chain(notes).chain(checked) {
+        engine.note(event, detail).await.context("cannot record the start")?;
+    }
+    Ok(())
 }
 
 /// The door, still closed.

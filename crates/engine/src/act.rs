@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use governors::{Command, Rules, StreamState};
-use ledger::View;
+use governors::{Command, Rules};
 use telemetry::metrics::Metrics;
 use telemetry::trace::{self, Kind};
 use tokio::sync::{RwLock, Semaphore, watch};
-use types::{Clock, Reason, ReceiptId, StreamName, TenantId, limits};
+use types::{Clock, Reason, StreamName, TenantId, limits};
 
 use crate::access::Access;
 use crate::actions::{Bench, InFlight, Permit, Pool, Registry};
@@ -28,10 +27,10 @@ use crate::incidents::WatchParts;
 use crate::keys::{CallerKey, Keyed};
 use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
-use crate::ports::{ReadError, Standby, Store, Stored};
+use crate::ports::{ReadError, Standby, Store};
 use crate::sight::Sight;
 use crate::supervise::{Supervisor, Worker};
-use crate::{load, reconcile, spool};
+use crate::{load, reconcile};
 
 /// Turns of one command through loading and lost races before the caller is told to come back.
 /// A restart of the decider or the writer costs each command a few.
@@ -439,43 +438,6 @@ impl Engine {
         }
     }
 
-    /// A receipt by id. Its hashes are checked on the way unless reads are set to trust them.
-    pub async fn find(&self, id: ReceiptId) -> Result<Option<Stored>, Refused> {
-        let found = match self.find_spooled(id).await? {
-            Some(found) => Some(found),
-            None => self.blocking(move |store| store.find(id)).await?,
-        };
-        found.map(|stored| self.checked(stored)).transpose()
-    }
-
-    /// Runs a search where it may block. It is handed the store, and what tells whether a receipt
-    /// is as it was sealed, so that only receipts that are shown are checked.
-    pub async fn scan<T: Send + 'static>(
-        &self,
-        search: impl FnOnce(&dyn Store, &dyn Fn(&Stored) -> bool) -> Result<T, ReadError>
-        + Send
-        + 'static,
-    ) -> Result<T, Refused> {
-        let engine = self.clone();
-        let intact = move |stored: &Stored| engine.checked(stored.clone()).is_ok();
-        self.blocking(move |store| search(store, &intact)).await
-    }
-
-    fn checked(&self, stored: Stored) -> Result<Stored, Refused> {
-        if !self.options().verify_reads {
-            return Ok(stored);
-        }
-        let intact = View::scan(&stored.core).is_ok_and(|view| stored.is_intact(&view));
-        let result = if intact { "success" } else { "failed" };
-        self.0.common.metrics.receipt_verification.with([result]).inc();
-        if intact {
-            return Ok(stored);
-        }
-        self.0.ledger.progress.mark_tampered();
-        tracing::error!(event = "hash_verification_failed", receipt_id = %stored.id, seq = stored.seq, "Hash verification failed");
-        Err(Refused::new(Reason::FirestoreError, "the stored receipt fails verification"))
-    }
-
     /// Counts a refusal that got no receipt of its own; `tenant` is whose credential it was.
     pub fn refused_at_edge(
         &self,
@@ -484,21 +446,6 @@ impl Engine {
         tenant: Option<TenantId>,
     ) {
         self.0.edge.count(Refusal { reason, endpoint, tenant });
-    }
-
-    /// A stream's state as it is stored: for who looks, not for who decides.
-    ///
-    /// # Errors
-    /// The reasons of a store that does not answer.
-    pub async fn state(&self, stream: &StreamName) -> Result<StreamState, Refused> {
-        // What was changed while the store was away holds until it is in the chain itself.
-        let spool = self.outage().spools.current();
-        if let Some(spool) = spool.filter(|_| spool::is_carried_on(stream)) {
-            return Ok(self.load_lane(&stream.lane(spool.lane)).await?.live.now.state);
-        }
-        let loaded = self.load(stream).await?;
-        self.outage().spools.remember(stream, &loaded.live.now);
-        Ok(loaded.live.now.state)
     }
 
     /// The options in force.

@@ -25,11 +25,7 @@ pub(crate) fn notice(
     let severity = meta("severity").and_then(|word| Severity::parse(&word));
     let severity = severity.map_or(4, Severity::number);
     let title = meta("title").unwrap_or_default();
-    let component = match (meta("components"), meta("component")) {
-        // One that joins is not among those of before.
-        (Some(all), Some(one)) if !all.split(',').any(|held| held == one) => format!("{all},{one}"),
-        (all, one) => all.or(one).unwrap_or_default(),
-    };
+    let component = components(view);
     let rule = view.rule.map(|rule| rule.text().into_owned()).unwrap_or_default();
     let status = view.state_to.and_then(|word| IncidentStatus::parse(&word.text()));
     let began = view.meta_int("began_us");
@@ -84,6 +80,16 @@ pub(crate) fn notice(
         opened_at_us: view.meta_int("opened_us").unwrap_or(view.at.0),
         url: None,
         alerts: alerts(view, kind, &detail, story),
+    }
+}
+
+/// All components of the incident, with commas between them.
+fn components(view: &View<'_>) -> String {
+    let meta = |key| view.meta_text(key).map(|text| text.into_owned());
+    match (meta("components"), meta("component")) {
+        // One that joins is not among those of before.
+        (Some(all), Some(one)) if !all.split(',').any(|held| held == one) => format!("{all},{one}"),
+        (all, one) => all.or(one).unwrap_or_default(),
     }
 }
 

@@ -343,18 +343,9 @@ fn admin_contract(admin: Admin) -> Contract {
         Admin::Tenant => Contract::seen("Tenant", "what it holds")
             .segment("the tenant", id(limits::CUSTOMER_ID_CHARS))
             .refuses(&[404]),
-        Admin::Keys => Contract::seen("Keys", "every key that is valid").takes([requests::owner()]),
-        Admin::KeyIssue => {
-            Contract::shown().body(requests::body("KeyOrder", true, &[])).refuses(&[415, 422])
+        Admin::Keys | Admin::KeyIssue | Admin::KeyRotate | Admin::KeyRevoke => {
+            key_contract(admin).unwrap_or_else(Contract::operator)
         }
-        Admin::KeyRotate => Contract::shown()
-            .segment("the key", matching(KEY_ID))
-            .body(requests::body("RotateOrder", false, &[]))
-            .refuses(&[404, 422]),
-        Admin::KeyRevoke => Contract::decided("the receipt of its end")
-            .segment("the key", matching(KEY_ID))
-            .takes([requests::owner()])
-            .refuses(&[404, 422]),
         Admin::Drain | Admin::Stop | Admin::Restart => Contract::asked(),
         Admin::Slis | Admin::AlertExplain => {
             sight::contract(admin).unwrap_or_else(Contract::operator)
@@ -376,6 +367,25 @@ fn admin_contract(admin: Admin) -> Contract {
         | Admin::MaintenanceAdd
         | Admin::MaintenanceEnd => planned::contract(admin).unwrap_or_else(Contract::operator),
     }
+}
+
+/// `None` for what is not about keys.
+fn key_contract(admin: Admin) -> Option<Contract> {
+    Some(match admin {
+        Admin::Keys => Contract::seen("Keys", "every key that is valid").takes([requests::owner()]),
+        Admin::KeyIssue => {
+            Contract::shown().body(requests::body("KeyOrder", true, &[])).refuses(&[415, 422])
+        }
+        Admin::KeyRotate => Contract::shown()
+            .segment("the key", matching(KEY_ID))
+            .body(requests::body("RotateOrder", false, &[]))
+            .refuses(&[404, 422]),
+        Admin::KeyRevoke => Contract::decided("the receipt of its end")
+            .segment("the key", matching(KEY_ID))
+            .takes([requests::owner()])
+            .refuses(&[404, 422]),
+        _ => return None,
+    })
 }
 
 fn live_settings() -> Value {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use settings::{
     AuthRequired, Backend, Baseline, Form, Kind, Knob, LogLevel, Resolved, ServiceRole,
-    SettingError, Settings, Share, Source, SpoolUse, Synchronous, Writes, table,
+    SettingError, Settings, Source, SpoolUse, Synchronous, Writes, table,
 };
 
 fn resolve(env: &[(&str, &str)], file: Option<&str>) -> Result<Resolved, Vec<SettingError>> {
@@ -20,13 +20,10 @@ fn refusals(env: &[(&str, &str)], file: Option<&str>) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-fn share(text: &str) -> Share {
-    resolve(&[("TRACING_SAMPLE_RATE", text)], None).unwrap().settings.tracing_sample_rate
-}
-
 #[test]
 fn nothing_set_gives_the_defaults() {
     let Resolved { settings, provenance, ignored } = resolve(&[], None).unwrap();
+    let tenth = resolve(&[("TRACING_SAMPLE_RATE", "0.1")], None).unwrap().settings;
     let expected = Settings {
         port: 8080,
         bind_address: IpAddr::from([127, 0, 0, 1]),
@@ -120,7 +117,7 @@ fn nothing_set_gives_the_defaults() {
         otel_exporter_otlp_endpoint: None,
         otel_exporter_otlp_headers: None,
         otel_service_name: "tai-autonomics".to_owned(),
-        tracing_sample_rate: share("0.1"),
+        tracing_sample_rate: tenth.tracing_sample_rate,
         status_page_dir: None,
         metrics_enabled: true,
     };

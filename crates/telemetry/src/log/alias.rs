@@ -18,7 +18,7 @@ pub(super) const USER_AGENT: &str = "user_agent";
 
 /// Whether the line is about a request that was answered.
 pub(super) fn is_request(members: &Members) -> bool {
-    ["method", "path", "status"].iter().all(|name| members.contains(*name))
+    ["method", "path", "status"].iter().all(|name| members.contains(name))
 }
 
 /// A request that was answered.
