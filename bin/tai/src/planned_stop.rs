@@ -26,8 +26,9 @@ pub(crate) async fn soon<T: Send + 'static>(
     tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
-/// Leaves the mark. Without the directory there is nobody to leave it for.
+/// Leaves the mark, in a directory that a shared store has no other use for.
 pub(crate) fn leave(dir: &Path, now: Micros) {
+    tell(fs::create_dir_all(dir));
     tell(fs::write(dir.join(FILE), format!("{now}\n")));
 }
 

@@ -110,10 +110,9 @@ pub(crate) fn run(
     let path = path.unwrap_or_else(|| PathBuf::from(STATE_FILE));
     let ready = target(&how, settings, variable).and_then(|target| {
         let parts = prepare(settings, variable).map_err(|mistake| vec![format!("{mistake:#}")])?;
-        let lock = lock::take(&path).map_err(|mistake| vec![mistake])?;
-        Ok((target, parts, lock))
+        Ok((target, parts))
     });
-    let ((base, key), parts, _lock) = match ready {
+    let ((base, key), parts) = match ready {
         Ok(ready) => ready,
         Err(mistakes) => return Ok(usage_error(&mistakes)),
     };
@@ -121,6 +120,11 @@ pub(crate) fn run(
     // The service's file is its own; whoever starts this process keeps its output.
     let options = LogOptions { file: None, outbox: None, ..log_options(settings) };
     let log = telemetry::log::init(&options, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    // A state that cannot be locked is told of in the log.
+    let _lock = match lock::take(&path) {
+        Ok(lock) => lock,
+        Err(mistake) => return Ok(usage_error(&[mistake])),
+    };
     let client = Client::new(&base, None)?;
     let watcher = Watcher {
         health: format!("{}/health", base.trim_end_matches('/')),

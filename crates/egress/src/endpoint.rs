@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ::http::Uri;
+use engine::outbound::ReplyBody;
 use settings::Secret;
 
 use crate::base::Base;
@@ -12,6 +13,21 @@ use crate::{Dependency, Error};
 
 /// How long a connection to it may take.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer that are read so that its connection can be used again.
+const ANSWER_BYTES: usize = 64 * 1024;
+
+/// Hands an answer to `take`, to its end or to a limit.
+pub(crate) async fn read_out(body: &mut dyn ReplyBody, mut take: impl FnMut(&[u8])) {
+    let mut read = 0;
+    while let Some(Ok(chunk)) = body.chunk().await {
+        take(&chunk);
+        read += chunk.len();
+        if read > ANSWER_BYTES {
+            break;
+        }
+    }
+}
 
 /// Where a dependency takes its one kind of request.
 #[derive(Debug, Clone)]

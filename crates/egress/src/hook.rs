@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::actions::{ActionError, ActionFuture, ActionSpec, Actuator, Call, EffectClass};
-use engine::outbound::{Attempt, Clocks, Outbound, Sent, Verdict};
+use engine::outbound::{Attempt, Clocks, Outbound, SendError, Sent, Verdict};
 use serde_json::json;
 use settings::Secret;
 
 use crate::egress::now;
+use crate::endpoint::read_out;
 use crate::signature::{SIGNATURE, signature};
 use crate::{Endpoint, Error};
 
-/// Longer than the pool ever waits for an action (`ACTION_TIMEOUT_MS`).
-const DEADLINE: Duration = Duration::from_secs(4_000);
+/// The part of an action's time that its request has: the far side, and not the pool, is then what
+/// has taken too long.
+const SHARE: f64 = 0.9;
 /// Calls under way at once: as many as the pool runs at most (`ACTION_POOL_SIZE`).
 const IN_FLIGHT_MAX: usize = 1_000;
 
@@ -59,14 +61,15 @@ impl Hook {
         let body = Bytes::from(body.to_string());
         let signed = self.key.iter().map(|key| (SIGNATURE, signature(key, &body)));
         let headers = [("idempotency-key", attempt)].into_iter().chain(signed).collect();
+        let limit = call.timeout.mul_f64(SHARE);
         Attempt {
             dependency: self.endpoint.name(),
             path: self.endpoint.path().to_owned(),
             headers,
             body,
-            clocks: Clocks { head: DEADLINE, gap: DEADLINE, deadline: now() + DEADLINE },
+            clocks: Clocks { head: limit, gap: limit, deadline: now() + limit },
             sent: Sent::default(),
-            is_retry: false,
+            is_retry: call.is_retry,
         }
     }
 }
@@ -89,11 +92,13 @@ impl Actuator for Hook {
                 Err(error) if error.is_unsent() => {
                     return Err(ActionError::Retryable(error.to_string()));
                 }
+                Err(SendError::Timeout(_)) => return Err(ActionError::TimedOut),
                 Err(error) => return Err(ActionError::Unknown(error.to_string())),
             };
-            // Its words are of no use: the status says all.
             let (verdict, outcome) = judged(reply.status, reply.retry_after.unwrap_or_default());
             reply.body.judge(verdict);
+            // Its words are of no use: the status says all.
+            read_out(&mut *reply.body, |_| ()).await;
             outcome
         })
     }

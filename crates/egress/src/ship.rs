@@ -16,6 +16,7 @@ use telemetry::trace;
 use tokio::sync::Notify;
 
 use crate::egress::now;
+use crate::endpoint::read_out;
 use crate::{Dependency, Endpoint, Error};
 
 /// How long one request may take.
@@ -26,8 +27,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause, whatever the collector asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Bytes of an answer that are read so that its connection can be used again.
-const ANSWER_BYTES: usize = 64 * 1024;
 
 /// What is collected, and so what an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,12 +235,7 @@ impl Shipper {
         let (verdict, outcome) = cargo.judged(reply.status, asked);
         reply.body.judge(verdict);
         let mut read = BytesMut::new();
-        while let Some(Ok(chunk)) = reply.body.chunk().await {
-            read.extend_from_slice(&chunk);
-            if read.len() > ANSWER_BYTES {
-                break;
-            }
-        }
+        read_out(&mut *reply.body, |chunk| read.extend_from_slice(chunk)).await;
         let refused = match (cargo, &outcome) {
             (Cargo::Spans, Outcome::Arrived) => trace::refused(&read),
             _ => 0,

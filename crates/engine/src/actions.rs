@@ -63,6 +63,10 @@ pub struct Call {
     pub attempt: ReceiptId,
     /// Arguments by name.
     pub args: BTreeMap<String, i64>,
+    /// How long it may take; it is abandoned then.
+    pub timeout: Duration,
+    /// True for every try but the first.
+    pub is_retry: bool,
 }
 
 /// Why an action did not succeed.
@@ -74,6 +78,9 @@ pub enum ActionError {
     /// It may have taken effect; what may be repeated is tried again.
     #[error("nobody knows: {0}")]
     Unknown(String),
+    /// It did not answer in time, and may have taken effect.
+    #[error("no answer in time")]
+    TimedOut,
     /// It did not take effect and never will.
     #[error("refused: {0}")]
     Refused(String),
@@ -369,36 +376,33 @@ impl Bench {
         let mut tries = 0;
         let status = loop {
             tries += 1;
-            let call =
-                Call { stream: job.stream.clone(), attempt: job.attempt(), args: job.args.clone() };
+            let timeout = self.options.load().action_timeout;
+            let call = Call {
+                stream: job.stream.clone(),
+                attempt: job.attempt(),
+                args: job.args.clone(),
+                timeout,
+                is_retry: tries > 1,
+            };
             let again = spec.idempotent && tries < TRIES_MAX;
             // One broken actuator must neither take its worker down nor leave the attempt open.
             let guarded = AssertUnwindSafe(async { actuator.run(call).await }).catch_unwind();
-            match tokio::time::timeout(self.options.load().action_timeout, guarded)
-                .await
-                .map(Result::ok)
-            {
-                Ok(Some(Ok(()))) => break OutcomeStatus::Success,
-                Ok(Some(Err(ActionError::Retryable(_) | ActionError::Unknown(_))) | None)
-                | Err(_)
-                    if again =>
-                {
-                    tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
-                }
-                Ok(Some(Err(error))) => {
+            let done = tokio::time::timeout(timeout, guarded).await.map(Result::ok);
+            match done.unwrap_or(Some(Err(ActionError::TimedOut))) {
+                Some(Ok(())) => break OutcomeStatus::Success,
+                Some(Err(error)) if again && !matches!(error, ActionError::Refused(_)) => {}
+                None if again => {}
+                Some(Err(error)) => {
                     tracing::warn!(event = "action_failed", action = spec.name, attempt = %job.attempt(), %error, "action failed");
-                    let is_unknown = matches!(error, ActionError::Unknown(_));
-                    break if is_unknown { OutcomeStatus::Unknown } else { OutcomeStatus::Error };
+                    break failed(&error, spec.idempotent);
                 }
-                Ok(None) => {
+                None => {
                     tracing::error!(event = "action_panicked", action = spec.name, attempt = %job.attempt(), "action panicked");
                     let idempotent = spec.idempotent;
                     break if idempotent { OutcomeStatus::Error } else { OutcomeStatus::Unknown };
                 }
-                // Abandoned on the way: what may not be repeated may have happened.
-                Err(_) if spec.idempotent => break OutcomeStatus::Timeout,
-                Err(_) => break OutcomeStatus::Unknown,
             }
+            tokio::time::sleep(RETRY_BACKOFF * (1 << (tries - 1))).await;
         };
         let took = started.elapsed();
         self.metrics.action_executions.with([spec.name, status.as_str()]).inc();
@@ -406,5 +410,14 @@ impl Bench {
         duration.observe(took.as_secs_f64() * 1e3);
         let duration_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         Outcome { status, duration_ms, tries }
+    }
+}
+
+fn failed(error: &ActionError, idempotent: bool) -> OutcomeStatus {
+    match error {
+        ActionError::Retryable(_) | ActionError::Refused(_) => OutcomeStatus::Error,
+        ActionError::TimedOut if idempotent => OutcomeStatus::Timeout,
+        // Abandoned on the way: what may not be repeated may have happened.
+        ActionError::TimedOut | ActionError::Unknown(_) => OutcomeStatus::Unknown,
     }
 }

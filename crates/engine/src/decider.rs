@@ -414,7 +414,7 @@ impl<'a> Decider<'a> {
         let due = live.state.next_due();
         if due != live.due {
             live.due = due;
-            // Nobody ticks a lane: what is due on it is due on the chain beside it.
+            // What is due on a lane is due on the chain beside it; that of incidents is ticked on its own.
             if self.shared.duty == Duty::Ledger {
                 group.batch.due.push((stream.clone(), due));
             }

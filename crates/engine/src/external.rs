@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dialect::notify::incoming::ExternalAlert;
 use governors::incident::{Alert, IncidentsState};
 use governors::{AlertChange, AlertPhase, Command};
-use types::{Micros, ReceiptId, Severity, limits};
+use types::{Micros, ReceiptId, Severity, credentials, limits};
 
 use crate::act::{Engine, Request};
 use crate::alerts::{cut, of};
@@ -115,10 +115,19 @@ pub(crate) async fn sweep(engine: Engine, mut stop: Stop) {
         // On a shared store another instance may hear what this one does not.
         let may_guess = !engine.store().is_shared();
         let over = engine.inner().external.over(held.alerts(), engine.clock().now(), may_guess);
-        for alert in over {
-            let ended = engine.say_external(of(alert), "external_alerts".into()).await;
-            if let Err(refused) = ended {
-                tracing::warn!(event = "alert_waits", alert = %alert.key, %refused, "the end of an alert is not recorded yet");
+        let ends = over.iter().map(|alert| of(alert));
+        // What held one back may be over: it is said again until it has an incident.
+        let waits = |alert: &&Alert| {
+            let is_alone = alert.phase == AlertPhase::Firing && alert.incident.is_none();
+            is_external(&alert.key) && is_alone && !over.iter().any(|it| it.key == alert.key)
+        };
+        let waiting = held.alerts().iter().filter(waits);
+        let again = waiting.map(|alert| AlertChange { to: AlertPhase::Firing, ..of(alert) });
+        for change in ends.chain(again) {
+            let key = change.key.clone();
+            let said = engine.say_external(change, "external_alerts".into()).await;
+            if let Err(refused) = said {
+                tracing::warn!(event = "alert_waits", alert = %key, %refused, "a change of an alert is not recorded yet");
             }
         }
     }
@@ -206,7 +215,11 @@ fn change(key: String, alert: &ExternalAlert) -> AlertChange {
     let severity = alert.labels.get("severity").and_then(|word| Severity::parse(word));
     let title = first(&alert.annotations, &["summary", "title"]);
     let message = first(&alert.annotations, &["description", "message"]);
-    let word = |text: &str| cut(text, limits::METADATA_VALUE_CHARS);
+    // A word that no receipt keeps must not keep an alert from being told.
+    let word = |text: &str| match credentials::is_credential(text) {
+        true => "external".to_owned(),
+        false => cut(text, limits::METADATA_VALUE_CHARS),
+    };
     AlertChange {
         key,
         rule: word(&name),

@@ -48,7 +48,8 @@ const LOOK_MAX: usize = 64;
 /// The first wait before a notice is tried again, doubled up to the last.
 const AGAIN_FIRST: Duration = Duration::from_secs(2);
 const AGAIN_LAST: Duration = Duration::from_secs(60);
-/// Tries without success after which others are told in a channel's place.
+/// Tries without success after which others are told in a channel's place; at once where it asks for
+/// a wait longer than [`AGAIN_LAST`].
 const FAILURES_MAX: u32 = 3;
 /// Tries after which a notice is given up: about five minutes after the first. What comes behind it
 /// must not wait for ever.
@@ -119,6 +120,8 @@ struct Due {
     stored: Stored,
     /// Something behind it is for the channel and about the same incident.
     is_outdated: bool,
+    /// Whether the channel has taken something that was said of its incident afterwards.
+    has_heard_more: bool,
 }
 
 impl Teller {
@@ -261,12 +264,18 @@ impl Teller {
             let from = self.cursor(place).from;
             let page = self.engine.incident_page(place.as_ref(), from, LOOK_MAX).await?;
             let is_last = page.len() < LOOK_MAX;
-            let mut wanted = page.iter().filter(|stored| is_for(stored, &self.facts.name));
+            let name = &*self.facts.name;
+            let mut wanted = page.iter().filter(|stored| names(stored, "tell", name));
             if let Some(stored) = wanted.next().cloned() {
                 let subject = subject_of(&stored);
                 let is_outdated = wanted.any(|later| subject_of(later) == subject);
+                // While the store was away the channel has heard what came after it.
+                let has_heard_more = page.iter().any(|later| {
+                    let is_later = later.seq > stored.seq && names(later, "told", name);
+                    is_later && subject_of(later) == subject
+                });
                 self.cursor(place).from = stored.seq;
-                return Ok(Some(Due { stored, is_outdated }));
+                return Ok(Some(Due { stored, is_outdated, has_heard_more }));
             }
             if let Some(last) = page.last() {
                 self.cursor(place).from = last.seq + 1;
@@ -279,7 +288,7 @@ impl Teller {
 
     /// Makes one attempt at a notice, between its two receipts.
     async fn one(&mut self, place: &Place, channel: &Channel, due: Due) -> Result<Next, Refused> {
-        let Due { stored, is_outdated } = due;
+        let Due { stored, is_outdated, has_heard_more } = due;
         let is_begun = channel.next == stored.seq;
         let failures = if is_begun { channel.failures } else { 0 };
         let is_repeat = is_begun && channel.is_unknown && !self.facts.repeats_are_known;
@@ -305,7 +314,8 @@ impl Teller {
         let Some(attempt) = self.act(place, NoticeChange::Tell(telling)).await? else {
             return Ok(Next::Wait(FAILED_LOOK));
         };
-        let (outcome, after) = if failures > 0 && is_outdated && self.shows_states() {
+        let is_shown_later = failures > 0 && is_outdated && self.shows_states();
+        let (outcome, after) = if has_heard_more || is_shown_later {
             (TellOutcome::Superseded, Duration::ZERO)
         } else {
             let delivery = self.courier.deliver(&self.facts.name, &notice).await;
@@ -313,7 +323,8 @@ impl Teller {
         };
         self.engine.inner().common.metrics.notices.with([outcome.as_str()]).inc();
         let is_lost = matches!(outcome, TellOutcome::Refused | TellOutcome::GivenUp);
-        if is_lost || (!outcome.is_final() && failures + 1 >= FAILURES_MAX) {
+        let is_late = failures + 1 >= FAILURES_MAX || after > AGAIN_LAST;
+        if is_lost || (!outcome.is_final() && is_late) {
             // Before the outcome is sealed: a death in between would leave it untold.
             self.have_others_told(&incident).await;
         }
@@ -437,9 +448,10 @@ fn wait(failures: u32, after: Option<Duration>, left: Duration) -> Duration {
     after.map_or(backoff, |after| after.min(left).max(backoff))
 }
 
-fn is_for(stored: &Stored, channel: &str) -> bool {
-    let tell = View::scan(&stored.core).ok().and_then(|view| view.meta_text("tell"));
-    tell.is_some_and(|tell| tell.split(',').any(|name| name == channel))
+/// Whether the channel is in a list of channels that the receipt has.
+fn names(stored: &Stored, key: &str, channel: &str) -> bool {
+    let listed = View::scan(&stored.core).ok().and_then(|view| view.meta_text(key));
+    listed.is_some_and(|listed| listed.split(',').any(|name| name == channel))
 }
 
 /// The incident that a receipt is about.

@@ -254,7 +254,7 @@ impl Engine {
         }
         let stage = self.stage();
         if is_watched(stream) {
-            return self.route_watched(stage);
+            return self.route_watched(stage, may_be_spooled(stream, command));
         }
         match (stage, command) {
             (Stage::Away | Stage::Reads, _)
@@ -281,10 +281,13 @@ impl Engine {
 
     /// Where goes what is said of alerts and incidents. All of it goes to the lane until that is
     /// carried over, or the chain would learn of an incident twice; and it is not kept out by what
-    /// fills the spool.
-    fn route_watched(&self, stage: Stage) -> Result<Route, Refused> {
+    /// fills the spool. What is not carried over has to wait: it would be taken and then lost.
+    fn route_watched(&self, stage: Stage, may_wait: bool) -> Result<Route, Refused> {
         match self.outage().spools.current() {
-            Some(spool) if self.options().spool_use != SpoolUse::Off => Ok(Route::Spool(spool)),
+            Some(spool) if self.options().spool_use != SpoolUse::Off => match may_wait {
+                true => Ok(Route::Spool(spool)),
+                false => Err(away()),
+            },
             _ if stage < Stage::Writes => Err(away()),
             _ if self.outage().spools.keep_waiting() => {
                 Err(away_because("what an earlier life said of incidents is not carried over yet"))

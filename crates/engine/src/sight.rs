@@ -117,10 +117,16 @@ impl Sight {
         });
         budgets.end(now_us);
         for (slo, left) in budgets.left(now_us) {
-            left.into_iter().for_each(|left| metrics.slo_budget_left_ratio.with([slo]).set(left));
+            match left {
+                Some(left) => metrics.slo_budget_left_ratio.with([slo]).set(left),
+                None => metrics.slo_budget_left_ratio.forget([slo]),
+            }
         }
         for (slo, window, burn) in budgets.burns(now_us) {
-            burn.into_iter().for_each(|burn| metrics.slo_burn_rate.with([slo, window]).set(burn));
+            match burn {
+                Some(burn) => metrics.slo_burn_rate.with([slo, window]).set(burn),
+                None => metrics.slo_burn_rate.forget([slo, window]),
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use dialect::notify::templates::{AllClear, InitialAlert, StatusUpdate, all_clear
 use dialect::notify::templates::{initial_alert, status_update};
 use dialect::notify::{Notice, NoticeAlert, NoticeKind, Phase};
 use governors::IncidentStatus;
-use governors::incident::Story;
+use governors::incident::{Story, said_at};
 use ledger::{MetaView, View};
 use types::Severity;
 
@@ -43,7 +43,7 @@ pub(crate) fn notice(
             root_cause: story.and_then(Story::cause),
             impact: Some(&component),
             started_at_us: began,
-            ended_at_us: Some(view.at.0),
+            ended_at_us: Some(said_at(view).0),
             affected_users_permille: None,
             actions: &[],
             post_mortem_at_us: None,
@@ -51,7 +51,7 @@ pub(crate) fn notice(
         }),
         NoticeKind::Escalated { .. } | NoticeKind::Update { .. } | NoticeKind::Acknowledged => {
             status_update(&StatusUpdate {
-                at_us: view.at.0,
+                at_us: said_at(view).0,
                 done: Some(&done(&rule, view, &detail)),
                 checked: &[],
                 found: story.and_then(Story::cause),
@@ -76,8 +76,8 @@ pub(crate) fn notice(
         title,
         text,
         component,
-        at_us: view.at.0,
-        opened_at_us: view.meta_int("opened_us").unwrap_or(view.at.0),
+        at_us: said_at(view).0,
+        opened_at_us: view.meta_int("opened_us").unwrap_or(said_at(view).0),
         url: None,
         alerts: alerts(view, kind, &detail, story),
     }
@@ -139,7 +139,7 @@ fn alerts(
     story: Option<&Story>,
 ) -> Vec<NoticeAlert> {
     let title = view.meta_text("title").map(|text| text.into_owned()).unwrap_or_default();
-    let starts_at_us = view.meta_int("began_us").unwrap_or(view.at.0);
+    let starts_at_us = view.meta_int("began_us").unwrap_or(said_at(view).0);
     let one = |key: &str, ends_at_us| NoticeAlert {
         rule_id: key.split('{').next().unwrap_or(key).to_owned(),
         labels: BTreeMap::from([("alert".to_owned(), key.to_owned())]),
@@ -151,7 +151,7 @@ fn alerts(
     };
     if kind == NoticeKind::Resolved {
         let keys = story.map(Story::alerts).unwrap_or_default();
-        return keys.iter().map(|key| one(key, Some(view.at.0))).collect();
+        return keys.iter().map(|key| one(key, Some(said_at(view).0))).collect();
     }
     view.meta_text("alert").map(|key| one(&key, None)).into_iter().collect()
 }

@@ -92,7 +92,8 @@ fn next_number(state: &IncidentsState, cx: &Context<'_>) -> u64 {
 }
 
 /// When what the receipt says was said: before it was carried over, where it was.
-fn said_at(receipt: &View<'_>) -> Micros {
+#[must_use]
+pub fn said_at(receipt: &View<'_>) -> Micros {
     receipt.meta_int("said_us").map_or(receipt.at, Micros)
 }
 
@@ -278,8 +279,9 @@ fn masked(mut draft: Draft) -> Draft {
         }
     };
     draft.detail.iter_mut().for_each(mask);
-    for (_, value) in &mut draft.metadata {
-        if let Meta::Text(text) = value {
+    for (key, value) in &mut draft.metadata {
+        // The others are names that are looked up and compared.
+        if let (true, Meta::Text(text)) = (key == "title", value) {
             mask(text);
         }
     }

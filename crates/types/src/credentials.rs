@@ -4,7 +4,7 @@
 //! them. Refuses to know: what becomes of a text that holds one.
 
 /// Parts of names, compared without case and separators.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "apikey",
     "privatekey",
     "authorization",
@@ -14,6 +14,7 @@ const NAMES: [&str; 9] = [
     "token",
     "signature",
     "cookie",
+    "smtppass",
 ];
 
 /// Prefixes that make a word a credential whatever its name, also inside of it: keys and webhook
@@ -21,11 +22,17 @@ const NAMES: [&str; 9] = [
 const PREFIXES: [&str; 5] = ["sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_"];
 
 /// Beginnings of words that are credentials when so many characters follow, and the word then goes
-/// on over dots and what else their vendors use: our own keys, those of OpenAI and Anthropic, Google,
-/// Slack, GitHub, GitLab and AWS, and JSON web tokens.
-const BEGINNINGS: [(&str, usize); 12] = [
+/// on over dots and what else their vendors use: our own keys, those of OpenAI and Anthropic, Groq,
+/// xAI, Hugging Face, Google, Slack, GitHub, GitLab and AWS, and JSON web tokens.
+const BEGINNINGS: [(&str, usize); 18] = [
     ("taik_", 1),
     ("sk-", 17),
+    ("gsk_", 20),
+    ("xai-", 20),
+    ("hf_", 20),
+    ("ghs_", 30),
+    ("ghu_", 30),
+    ("ASIA", 16),
     ("AIza", 30),
     ("xoxb-", 10),
     ("xoxp-", 10),
@@ -88,7 +95,9 @@ pub fn span(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     }
     let starts = |at: &usize| {
         let rest = &bytes[*at..end];
-        let is_first = matches!(rest[0], b's' | b'r' | b'w');
+        // `disk_test_1` is a word of its own.
+        let is_first = matches!(rest[0], b's' | b'r' | b'w')
+            && (*at == start || matches!(bytes[*at - 1], b'_' | b'-'));
         is_first && PREFIXES.iter().any(|prefix| rest.starts_with(prefix.as_bytes()))
     };
     (start..end).find(starts).map(|at| (at, end))
@@ -96,13 +105,13 @@ pub fn span(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
 
 /// How long the credential is that these bytes begin with.
 fn begins(bytes: &[u8]) -> Option<usize> {
-    let goes_on = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_-.:@+/=~".contains(byte);
+    let goes_on = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_-.:@+=~".contains(byte);
     let of = |(prefix, more): &(&str, usize)| {
         let rest = bytes.strip_prefix(prefix.as_bytes())?;
         let len = rest.iter().take_while(goes_on).count();
         (len >= *more).then_some(prefix.len() + len)
     };
-    let is_first = matches!(bytes.first(), Some(b't' | b's' | b'A' | b'x' | b'g' | b'e'));
+    let is_first = matches!(bytes.first(), Some(b't' | b's' | b'A' | b'x' | b'g' | b'e' | b'h'));
     if is_first { BEGINNINGS.iter().find_map(of) } else { None }
 }
 
@@ -144,6 +153,7 @@ mod tests {
             "whsec_1",
             " sk_live_1",
             "taik_acme.0123",
+            "gsk_0123456789abcdefghij",
             "sk-proj-0123456789abcdef",
             "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
             "Bearer x",

@@ -116,7 +116,7 @@ fn secret_at(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     if word.starts_with(PEM) {
         return Some((start, bytes.len()));
     }
-    if let Some(span) = credentials::span(text, start, end) {
+    if let Some(span) = credentials::span(text, start, end).or_else(|| in_url(bytes, end)) {
         return Some(span);
     }
     if word.eq_ignore_ascii_case("bearer") {
@@ -132,6 +132,22 @@ fn secret_at(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let counts = bytes[from..to].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
     let secret = !counts || is_sensitive_number(word);
     (secret && to > from).then_some((from, to))
+}
+
+/// The user and password of a URL whose scheme ends at `end`, or the whole path of one that is a key.
+fn in_url(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
+    const KEYS: &[u8] = b"hooks.slack.com/services/";
+    let rest = bytes[end..].strip_prefix(b"://")?;
+    let from = end + 3;
+    if rest.starts_with(KEYS) {
+        let to =
+            skip(bytes, from, |byte| byte.is_ascii_graphic() && !b"\"'<>\\,;)".contains(&byte));
+        return (to > from + KEYS.len()).then_some((from + KEYS.len(), to));
+    }
+    let ends = |byte: u8| is_blank(byte) || b"/?#\"'<>\\".contains(&byte);
+    let authority = &bytes[from..skip(bytes, from, |byte| !ends(byte))];
+    let at = authority.iter().rposition(|byte| *byte == b'@')?;
+    (at > 0 && authority[..at].contains(&b':')).then_some((from, from + at))
 }
 
 /// Where the value begins if a name ends at `end`: behind a closing quote and bracket, and `:`,
@@ -289,6 +305,18 @@ mod tests {
             ("hook whsec_hunter2", "hook REDACTED"),
             ("key taik_a:b@c.hunter2, refused", "key REDACTED, refused"),
             ("provider said sk-proj-hunter2hunter2hunter2.", "provider said REDACTED"),
+            ("dial postgres://tai:hunter2@db:5432/x now", "dial postgres://REDACTED@db:5432/x now"),
+            (
+                "to https://hooks.slack.com/services/T0/B0/hunter2.",
+                "to https://hooks.slack.com/services/REDACTED",
+            ),
+            (
+                "see https://a.example.com/@ann and http://b:1/",
+                "see https://a.example.com/@ann and http://b:1/",
+            ),
+            ("SMTP_PASS=hunter2 SMTP_PORT=25", "SMTP_PASS=REDACTED SMTP_PORT=25"),
+            ("disk_test_01 and network_test_eu", "disk_test_01 and network_test_eu"),
+            ("/sk-SK/produkty/detail/0123456789", "/sk-SK/produkty/detail/0123456789"),
             ("a risk-based-approach-to-all-of-it", "a risk-based-approach-to-all-of-it"),
             ("jwt eyJhbGciOiJIUzI1NiJ9.eyJodW50ZXIyIjoxfQ.aHVudGVyMg end", "jwt REDACTED end"),
             (

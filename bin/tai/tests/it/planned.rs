@@ -12,18 +12,7 @@ use testkit::tai::Tai;
 
 use crate::callers::*;
 use crate::support::*;
-
-/// A rule that holds as soon as there are two looks.
-const ALWAYS: &str = r#"
-[[alert]]
-id = "up"
-title = "It is up"
-message = "health is ${value}"
-severity = "sev1"
-category = "system"
-component = "http"
-condition = "health.up[1s] == 1"
-"#;
+use crate::watch::ALWAYS;
 
 /// Two people who take turns by the hour, and the ladder that names their rotation.
 const ROTA: &str = r#"

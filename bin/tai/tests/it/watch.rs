@@ -284,7 +284,7 @@ fn rules_are_checked_and_tested_without_a_service() {
 }
 
 /// A rule that holds as soon as there are two looks.
-const ALWAYS: &str = r#"
+pub(crate) const ALWAYS: &str = r#"
 [[alert]]
 id = "up"
 title = "It is up"

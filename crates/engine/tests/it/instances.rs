@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::ports::{Identity, Inbox, OpenSpool, ReadError, Standby, Store};
-use engine::{Stage, WatchParts, incidents};
-use governors::{AlertPhase, Command, IncidentChange, IncidentDeed, IncidentStatus};
+use engine::{Request, Stage, WatchParts, incidents};
+use governors::{
+    AlertPhase, Command, IncidentChange, IncidentDeed, IncidentStatus, MaintenanceChange,
+    OverrideChange,
+};
 use ledger::{HeadRecord, Verifier};
 use store::SqliteStore;
 use types::{LaneId, StreamName};
@@ -268,6 +271,17 @@ async fn a_store_that_is_away_keeps_nobody_from_being_told_and_nobody_hears_it_t
     // Read, as whoever watches does.
     running.engine.incidents().await.unwrap();
     goes_away(&world, &running).await;
+    // What would not be carried over is not taken.
+    for command in [
+        Command::Maintenance(MaintenanceChange::End { number: 1 }),
+        Command::Override(OverrideChange::End { number: 1 }),
+    ] {
+        let stream = incidents::stream();
+        let request =
+            Request { stream, command, actor: "ann".into(), may_register: false, key: None };
+        let refused = running.engine.act(request).await.unwrap_err();
+        assert_eq!(refused.reason, types::Reason::FirestoreError);
+    }
     running.decide(incidents::stream(), declare("the store is away", "ledger")).await;
     for channel in ["slack", "pagerduty"] {
         eventually("the page", || post.told(channel).len() == 2).await;

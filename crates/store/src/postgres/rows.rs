@@ -187,7 +187,6 @@ pub(super) async fn due(
     rows.iter().map(|row| stream_name(row, 0)).collect()
 }
 
-/// [`engine::ports::Store::unsettled`] for the writer of the log `own`.
 /// Those of the writers whose lease has run out, or who never were.
 pub(super) async fn gone(
     session: &mut Session,
@@ -201,6 +200,7 @@ pub(super) async fn gone(
     Ok(gone)
 }
 
+/// [`engine::ports::Store::unsettled`] for the writer of the log `own`.
 pub(super) async fn unsettled(
     session: &mut Session,
     own: i64,

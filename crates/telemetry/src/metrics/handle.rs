@@ -54,6 +54,8 @@ pub trait Vector {
     /// # Panics
     /// Where the number of values is not the number of labels; [`Family`] rules that out.
     fn child(&self, values: &[&str]) -> Self::Child;
+    /// Shows no child with these label values any more.
+    fn forget(&self, values: &[&str]);
 }
 
 impl<B: MetricVecBuilder> Vector for MetricVec<B> {
@@ -61,6 +63,11 @@ impl<B: MetricVecBuilder> Vector for MetricVec<B> {
 
     fn child(&self, values: &[&str]) -> B::M {
         self.with_label_values(values)
+    }
+
+    fn forget(&self, values: &[&str]) {
+        // Fails where there is none, which is what is wanted.
+        let _ = self.remove_label_values(values);
     }
 }
 
@@ -79,6 +86,11 @@ impl<V: Vector, const N: usize> Family<V, N> {
     #[must_use]
     pub fn with(&self, values: [&'static str; N]) -> V::Child {
         self.0.child(&values)
+    }
+
+    /// Shows the figure of these label values no more, until it is asked for again.
+    pub fn forget(&self, values: [&'static str; N]) {
+        self.0.forget(&values);
     }
 }
 
