@@ -72,7 +72,8 @@ mod tests {
         leave(room.path(), now);
         clear(room.path());
         assert_eq!(read(room.path()), None);
-        leave(&room.path().join("gone"), now);
-        assert!(!room.path().join("gone").exists());
+        let made = room.path().join("made");
+        leave(&made, now);
+        assert_eq!(read(&made), Some(now));
     }
 }

@@ -196,14 +196,15 @@ fn rides_out(ground: &Ground, away: fn(&Cluster), back: fn(&Cluster)) {
     assert!(tai.log_lines().iter().any(|line| line.contains("Flushed ")), "as seed 002 greps for");
     let flushed = metric(address, "tai_receipts_flushed_total");
     assert!(flushed as usize > SOME, "{flushed}");
-    let listed = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name());
-    let left: Vec<_> = listed
-        .filter(|name| {
+    // What was told on it is waited for, also when the store is back.
+    until("nothing is left of the spool", || {
+        let mut listed = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name());
+        let is_left = |name: &std::ffi::OsString| {
             let name = name.to_str().unwrap();
             !name.starts_with("signals-") && name != "lock"
-        })
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+        };
+        (!listed.any(|name| is_left(&name))).then_some(())
+    });
     stop(tai);
     let receipts = ground.verified();
     assert_kept(&receipts, &prices);

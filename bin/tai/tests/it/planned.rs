@@ -270,6 +270,10 @@ fn a_window_holds_alerts_back_over_restarts_and_what_still_fires_at_its_end_is_t
     let mut admin = Caller::local(tai.address());
     assert_eq!(shown(&mut admin, "/admin/maintenance")["maintenances"], json!([]));
     assert_eq!(shown(&mut admin, "/admin/alerts")["alerts"][0]["incident"], "INC-1");
+    until("the end of the window", || {
+        let receipts = admin.receipts("stream=_incidents");
+        receipts.iter().any(|receipt| receipt["rule"] == "maintenance.over").then_some(())
+    });
     stop(tai);
     let receipts = assert_verified(&dir);
     let of = |rule: &str| receipts.iter().filter(|receipt| receipt["rule"] == rule).count();

@@ -89,7 +89,7 @@ fn figures_are_shown_with_their_definition_all_or_some_or_by_a_condition() {
     assert!(out.contains("0 samples") || out.contains("samples of 1 series"), "{out}");
     for (condition, why) in [
         ("subsystem.upp[1m] == 0", "the nearest is subsystem.up"),
-        ("http.rate[1h] > 1/s", "samples are kept for five minutes"),
+        ("subsystem.up{subsystem=*}[1h] == 0", "samples are kept for five minutes"),
     ] {
         let said = house.ctl(&["sli", "--explain", condition]);
         assert_eq!((said.code, said.err.contains(why)), (Some(1), true), "{}", said.err);

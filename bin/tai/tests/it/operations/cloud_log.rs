@@ -62,7 +62,12 @@ const QUERIES: [Query; 23] = [
             r#""error":"no durable answer before the deadline"#,
         ],
     ),
-    ("002:815", ERROR, "jq '.[] | .jsonPayload.error_trace'", &["::act: Hash verification failed"]),
+    (
+        "002:815",
+        ERROR,
+        "jq '.[] | .jsonPayload.error_trace'",
+        &["::reads: Hash verification failed"],
+    ),
     ("002:931", r#".textPayload | test("Received.*signal")"#, "jq .", &["Received test signal"]),
     ("002:939", ANY, "jq '.[] | select(.jsonPayload.message_processing_ms > 100)'", &["slow"]),
     ("002:1039", ANY, "jq '.[] | select(.jsonPayload.ets_size_mb)'", &["memory_usage"]),
