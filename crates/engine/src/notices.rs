@@ -382,7 +382,18 @@ impl Teller {
                 );
                 (TellOutcome::GivenUp, Duration::ZERO)
             }
-            Delivery::Retry { after } => (TellOutcome::Again, wait(failures, after, left)),
+            Delivery::Retry { after } => {
+                if failures + 1 == FAILURES_MAX {
+                    tracing::warn!(
+                        event = "notice_late",
+                        channel,
+                        incident,
+                        tries = failures + 1,
+                        "a channel cannot be reached or does not take what it is told"
+                    );
+                }
+                (TellOutcome::Again, wait(failures, after, left))
+            }
             Delivery::Unknown if is_repeat && failures + 1 >= FAILURES_MAX => {
                 tracing::error!(
                     event = "notice_unanswered",

@@ -182,6 +182,25 @@ fn what_is_covered_by_less_than_half_or_stale_says_nothing() {
 }
 
 #[test]
+fn in_the_shortest_window_the_second_look_may_be_a_little_early() {
+    let condition = Condition::parse("health.up[30s] == 0").unwrap();
+    for (early_us, expected) in [
+        (0, Verdict::Fails),
+        (42_000, Verdict::Fails),
+        (1_400_000, Verdict::Fails),
+        (3_000_000, Verdict::NoData),
+    ] {
+        let mut store = Store::new([&condition].into_iter().collect(), Limits::default());
+        let second_us = 120 * S - early_us;
+        for at_us in [105 * S, second_us] {
+            store.record(at_us, |put| put("health_up", &[], 1.0));
+        }
+        let reading = &condition.evaluate(&store, second_us)[0];
+        assert_eq!(reading.verdict, expected, "{early_us}");
+    }
+}
+
+#[test]
 fn a_hole_in_the_samples_covers_nothing() {
     // Samples at 0, 15 and 90 to 120 s: 15 s and 30 s of the two minutes are covered.
     let mut values = vec![Some(5.0), Some(5.0), None, None, None, None];

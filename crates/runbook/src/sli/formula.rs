@@ -16,6 +16,9 @@ use crate::series::{Need, Point, Series, Store};
 const STALE_INTERVALS: i64 = 3;
 /// The share of a window that samples must cover.
 const COVERAGE_MIN: f64 = 0.5;
+/// The part of an interval that may be missing to it: in the shortest window two looks are half of it
+/// apart when they are on time, and the second one may be early.
+const EARLY: f64 = 0.1;
 
 /// Which series a condition asks for.
 pub(crate) struct Scope<'a> {
@@ -245,7 +248,9 @@ impl Evidence {
     /// Whether it is fresh and covers enough of the window.
     fn holds_up(&self, look: &Look<'_>) -> bool {
         let is_fresh = |at: i64| look.to_us - at <= look.stale_us();
-        self.newest_us.is_some_and(is_fresh) && self.coverage >= COVERAGE_MIN
+        let window_us = (look.to_us - look.from_us).max(1) as f64;
+        let early = EARLY * look.store.interval_us() as f64 / window_us;
+        self.newest_us.is_some_and(is_fresh) && self.coverage + early >= COVERAGE_MIN
     }
 }
 
