@@ -351,12 +351,8 @@ fn an_alert_stands_until_its_instance_is_well_or_gone_and_its_incident_says_whic
     });
     let sick = of("sick", &all).remove(0);
     ill.kill().unwrap();
-    let end = Instant::now() + 4 * PATIENCE;
-    while alerts().len() > 1 {
-        assert!(Instant::now() < end, "{:?}", alerts());
-        // How often somebody looks.
-        thread::sleep(Duration::from_millis(100));
-    }
+    let left = || format!("the end of what it said: {:?}", alerts());
+    until_within(4 * PATIENCE, left, || (alerts().len() <= 1).then_some(()));
     let story = Caller::local(well.address()).get("/admin/incidents/INC-1");
     assert!(
         text(&story).contains("is gone, and nobody measures this any more"),

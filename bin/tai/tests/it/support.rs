@@ -176,13 +176,22 @@ pub(crate) fn receipt_id(response: &Response) -> String {
 }
 
 /// Asks again and again until there is an answer; the time between is for others.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, || what.to_owned(), ask)
+}
+
+/// [`until`], where the product itself takes longer; `what` is asked for only when it fails.
+pub(crate) fn until_within<T>(
+    limit: Duration,
+    what: impl Fn() -> String,
+    mut ask: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "{what}: not in time");
+        assert!(Instant::now() < deadline, "{}: not in time", what());
         std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -6,7 +6,6 @@
 //! know: how any of it is done inside.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,9 +21,6 @@ use crate::support::*;
 mod pending;
 
 const MODEL: &str = "fake/gpt-4o-mini";
-
-/// Between two calls: enough of them for a rate, and few enough for a log that can be read.
-const PACE: Duration = Duration::from_millis(10);
 
 /// A rule on the errors of the last seconds, so that a test need not wait for minutes.
 const RULES: &str = r#"
@@ -100,22 +96,18 @@ impl Post {
     /// Calls until `done` says what was waited for.
     fn call_until<T>(&self, tai: &Tai, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         let mut caller = Caller::local(tai.address());
-        let end = Instant::now() + 3 * PATIENCE;
-        loop {
+        let others = |line: &String| {
+            !line.contains("request_completed") && !line.contains("ai_attempt_failed")
+        };
+        let so_far = || {
+            let log: Vec<String> = tai.log_lines().into_iter().filter(others).collect();
+            let told: Vec<String> = self.slack.received().iter().map(Received::text).collect();
+            format!("{what}: {log:#?} {told:#?}")
+        };
+        until_within(3 * PATIENCE, so_far, || {
             caller.post("/v1/chat/completions", &chat(MODEL));
-            if let Some(found) = done() {
-                return found;
-            }
-            let others = |line: &String| {
-                !line.contains("request_completed") && !line.contains("ai_attempt_failed")
-            };
-            let log = || tai.log_lines().into_iter().filter(others).collect::<Vec<_>>();
-            let told =
-                || -> Vec<String> { self.slack.received().iter().map(Received::text).collect() };
-            assert!(Instant::now() < end, "{what}: {:#?} {:#?}", log(), told());
-            // How fast a client asks; nothing is waited for.
-            std::thread::sleep(PACE);
-        }
+            done()
+        })
     }
 
     fn slack_says(&self, word: &str) -> Option<Received> {

@@ -75,7 +75,8 @@ async fn until(world: &World, running: &Running, wanted: &[(&str, AlertPhase)]) 
     panic!("never: {wanted:?}, but {:?}", alerts(running).await);
 }
 
-/// A hundredth of a second, on both clocks.
+/// A hundredth of a second, on both clocks: alerts are looked at by the runtime's, which cannot be
+/// paused beside the threads of two engines, and dated by the one that is told.
 async fn pass(world: &World) {
     tokio::time::sleep(Duration::from_millis(10)).await;
     world.clock.advance_micros(10_000);

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use dialect::notify::Notice;
 use engine::WatchParts;
@@ -67,8 +66,8 @@ impl Courier for Post {
         let planned = self.planned.lock().unwrap().get_mut(channel).and_then(VecDeque::pop_front);
         let always = self.always.lock().unwrap().get(channel).cloned();
         Box::pin(async move {
-            // As an answer that comes over a wire.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // Others have a turn, as while an answer comes over a wire.
+            tokio::task::yield_now().await;
             planned.or(always).unwrap_or(DELIVERED)
         })
     }

@@ -32,7 +32,8 @@ async fn begun(world: &World, channels: usize) {
     eventually("the channels have begun", all).await;
 }
 
-/// As [`eventually`], where time goes by in seconds.
+/// As [`eventually`], where time goes by in seconds: it is paused, so that a sleep waits for nobody and
+/// only moves the clock on.
 async fn in_minutes(what: &str, mut condition: impl FnMut() -> bool) {
     let since = Instant::now();
     while !condition() {
