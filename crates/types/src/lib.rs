@@ -1,7 +1,7 @@
 //! The words that every crate shares: ids, hashes, time, refusal reasons and limits.
 //!
 //! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits, scopes,
-//! and what a credential looks like.
+//! what a credential looks like and its removal from text.
 //! Refuses to know: JSON shapes, HTTP routes, storage, and what any tenant may do.
 
 pub mod access;
