@@ -148,6 +148,22 @@ fn a_silence_keeps_alerts_of_others_from_incidents_and_a_repeat_after_it_does_no
 }
 
 #[test]
+fn an_alert_of_others_that_a_silence_held_back_has_its_incident_when_that_ends() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[SOON]);
+    let mut local = Caller::local(tai.address());
+    let silence = json!({"matcher": "rule=Down", "lease_s": 600, "why": "work"});
+    assert_eq!(local.put("/admin/silences", &silence).status, 200);
+    let one = group(&[with(alert("Down"), "status", "firing")]);
+    assert_eq!(sent(&mut local, WEBHOOK, &one), [1, 0, 0]);
+    assert_eq!(alerts(&mut local)[0].2, Value::Null);
+    assert_eq!(local.delete("/admin/silences?matcher=rule%3DDown").status, 200);
+    // Its sender repeats it in hours.
+    until("its incident", || (alerts(&mut local) == [fires("Down", "INC-1")]).then_some(()));
+    stop(tai);
+}
+
+#[test]
 fn alerts_need_a_key_of_the_service_or_a_signature() {
     let (_room, dir) = room();
     let (secret, admin_text) = (chance(), new_key());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dialect::notify::NoticeKind;
 use engine::ports::{Identity, Inbox, OpenSpool, ReadError, Standby, Store};
 use engine::{Request, Stage, WatchParts, incidents};
 use governors::{
@@ -19,7 +20,7 @@ use store::SqliteStore;
 use types::{LaneId, StreamName};
 
 use crate::fault_store::FaultStore;
-use crate::post::{LATER, Post, count, declare, outcomes};
+use crate::post::{DELIVERED, LATER, Post, count, declare, outcomes};
 use crate::world::{Running, World, eventually};
 
 /// How often figures are looked at here.
@@ -325,6 +326,36 @@ async fn a_store_that_is_away_keeps_nobody_from_being_told_and_nobody_hears_it_t
     running.end(&world).await;
     intact(&world.store);
     intact(&shelf.ledger);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_heard_the_end_on_a_lane_is_not_told_the_beginning_afterwards() {
+    let post = Post::new(&["slack", "pagerduty"]);
+    post.answers("pagerduty", &[LATER], DELIVERED);
+    let (world, shelf) = outage(&post);
+    let running = world.start();
+    begun(&world, 2).await;
+    running.decide(incidents::stream(), declare("before", "http")).await;
+    eventually("it is tried", || outcomes(&*world.store, "pagerduty") == ["again"]).await;
+    running.engine.incidents().await.unwrap();
+    // Before the second try.
+    goes_away(&world, &running).await;
+    let (status, text) = (IncidentStatus::Resolved, "it was nothing".to_owned());
+    let deed = IncidentDeed::Status { status, text, is_public: false };
+    let resolve = Command::Incident(IncidentChange::On { incident: 1, deed });
+    running.decide(incidents::stream(), resolve).await;
+    let told = || post.told("pagerduty").iter().map(|it| it.kind).collect::<Vec<_>>();
+    eventually("the end", || told() == [NoticeKind::Opened, NoticeKind::Resolved]).await;
+    world.store.go_away(false);
+    stage(&running, Stage::Up).await;
+    running.decide(incidents::stream(), declare("afterwards", "mail")).await;
+    let expected = ["again", "superseded", "delivered"];
+    eventually("what follows", || outcomes(&*world.store, "pagerduty") == expected).await;
+    assert_eq!(told(), [NoticeKind::Opened, NoticeKind::Resolved, NoticeKind::Opened]);
+    assert_eq!(post.told("pagerduty").pop().unwrap().title, "afterwards");
+    running.end(&world).await;
+    assert!(shelf.is_empty());
+    intact(&world.store);
 }
 
 #[test]

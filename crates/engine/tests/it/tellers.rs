@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dialect::notify::Notice;
 use engine::incidents::stream;
+use engine::notify::Delivery;
 use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, Telling};
 use types::{Hash, StreamName, limits};
 
@@ -103,6 +104,22 @@ async fn a_notice_that_is_never_taken_is_given_up_and_the_next_one_goes_on() {
     assert_eq!(count(&*world.store, "incident.reroute"), 1);
     eventually("others are told", || post.told("slack").len() == 3).await;
     eventually("and have taken it", || outcomes(&*world.store, "slack").len() == 3).await;
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_asks_for_a_long_wait_is_stood_in_for_at_once() {
+    let post = Post::new(&["slack", "pagerduty"]);
+    let after = Some(Duration::from_secs(900));
+    post.answers("pagerduty", &[Delivery::Retry { after }], DELIVERED);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 2).await;
+    running.decide(stream(), declare("one", "http")).await;
+    eventually("others are told", || count(&*world.store, "incident.reroute") == 1).await;
+    eventually("the first try is over", || outcomes(&*world.store, "pagerduty") == ["again"]).await;
+    eventually("they have heard it", || outcomes(&*world.store, "slack").len() == 2).await;
     running.end(&world).await;
     verify(&world.store);
 }
