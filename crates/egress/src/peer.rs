@@ -3,6 +3,7 @@
 //! Owns: one attempt from gate to head, what is counted, logged and traced of it, and that place and
 //! probe come back whatever way it ends. Refuses to know: other dependencies.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -200,7 +201,9 @@ impl Peer {
             attempt.sent.set(false);
         }
         let (until, clock) = sooner(self.connect, Clock::Connect, clocks.deadline);
-        let mut connection = tokio::time::timeout_at(until.into(), self.dialer.connect(until))
+        // On the heap: it is large, and most calls find a connection.
+        let dialed = Box::pin(self.dialer.connect(until));
+        let mut connection = tokio::time::timeout_at(until.into(), dialed)
             .await
             .map_err(|_| Failure::clock(clock))??;
         attempt.sent.set(true);
@@ -221,7 +224,8 @@ impl Peer {
     ) -> Result<Exchange, Failure> {
         let (until, clock) = sooner(head, Clock::Head, deadline);
         let began = now();
-        let exchange = tokio::time::timeout_at(until.into(), connection.exchange(request))
+        let exchange = pin!(connection.exchange(request));
+        let exchange = tokio::time::timeout_at(until.into(), exchange)
             .await
             .map_err(|_| Failure::clock(clock))??;
         if matches!(exchange, Exchange::Answered(_)) {

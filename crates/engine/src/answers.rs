@@ -26,7 +26,7 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
     loop {
         select! {
             recv(shared.durable) -> group => match group {
-                Ok(group) => answer(shared, group),
+                Ok(group) => answer(shared.duty, &shared.metrics, group),
                 Err(_) => {
                     let _ = stop.channel().recv();
                     return;
@@ -35,11 +35,11 @@ pub(crate) fn run(shared: &Shared, stop: &Stop) {
             recv(stop.channel()) -> _ => break,
         }
     }
-    shared.durable.try_iter().for_each(|group| answer(shared, group));
+    shared.durable.try_iter().for_each(|group| answer(shared.duty, &shared.metrics, group));
 }
 
-fn answer(shared: &Shared, group: Group) {
-    let metrics = &shared.metrics;
+/// Answers one group.
+pub(crate) fn answer(duty: Duty, metrics: &Metrics, group: Group) {
     for waiting in &group.waiting {
         metrics.receipt_emission_duration_ms.observe(waiting.since.elapsed().as_secs_f64() * 1e3);
     }
@@ -51,7 +51,7 @@ fn answer(shared: &Shared, group: Group) {
     for (_, (governor, from, to)) in group.transitions {
         metrics.governor_transitions.with([governor, from, to]).inc();
     }
-    if shared.duty == Duty::Ledger {
+    if duty == Duty::Ledger {
         metrics.receipts_told.inc_by(group.batch.entries.len() as u64);
     }
     for entry in &group.batch.entries {

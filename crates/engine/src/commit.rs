@@ -121,6 +121,8 @@ pub struct Group {
     pub batch: Batch,
     /// Who waits.
     pub waiting: Vec<Waiting>,
+    /// False while nobody in it waits but for the record's sake: it may wait for company.
+    pub hurries: bool,
     /// What to perform afterwards.
     pub jobs: Vec<Job>,
     /// Streams whose keys or live settings change with it.
@@ -144,6 +146,7 @@ impl Group {
                 snapshots: Vec::new(),
             },
             waiting: Vec::new(),
+            hurries: false,
             jobs: Vec::new(),
             touched: Vec::new(),
             transitions: Vec::new(),
@@ -194,6 +197,7 @@ pub struct OpenGroup {
     states: States,
     inside: Mutex<Inside>,
     filled: (Sender<()>, Receiver<()>),
+    lingers: (Sender<()>, Receiver<()>),
     taken: (Sender<()>, Receiver<()>),
 }
 
@@ -208,7 +212,13 @@ impl OpenGroup {
     /// No group; `states` are those that its commands are decided on.
     #[must_use]
     pub fn new(states: States) -> OpenGroup {
-        OpenGroup { states, inside: Mutex::default(), filled: bounded(1), taken: bounded(1) }
+        OpenGroup {
+            states,
+            inside: Mutex::default(),
+            filled: bounded(1),
+            lingers: bounded(1),
+            taken: bounded(1),
+        }
     }
 
     /// Lets `fill` work on the open group, or on a new one from `empty`, and tells it which streams
@@ -227,9 +237,10 @@ impl OpenGroup {
             open.group = None;
             return;
         }
+        let told = if group.hurries { &self.filled.0 } else { &self.lingers.0 };
         drop(open);
         // When it is full the writer has been told already.
-        let _ = self.filled.0.try_send(());
+        let _ = told.try_send(());
     }
 
     /// Takes the open group, if there is one.
@@ -271,10 +282,16 @@ impl OpenGroup {
         self.lock().group.as_ref().map_or(0, |group| group.batch.entries.len())
     }
 
-    /// For `select!`: ready when something may have been put in.
+    /// For `select!`: ready when something may have been put in that hurries.
     #[must_use]
     pub fn filled(&self) -> &Receiver<()> {
         &self.filled.1
+    }
+
+    /// For `select!`: ready when something may have been put in that can wait for company.
+    #[must_use]
+    pub fn lingers(&self) -> &Receiver<()> {
+        &self.lingers.1
     }
 
     /// For `select!`: ready when there may be room again.
@@ -469,5 +486,33 @@ impl Progress {
 
     fn lock_ending(&self) -> MutexGuard<'_, ()> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(open: &OpenGroup, hurries: bool) {
+        let empty = || Group::empty(1, 1, LedgerId::default());
+        open.fill(empty, |group, _| {
+            let stream = StreamName::tenant(&types::TenantId::new("acme").unwrap());
+            let (reply, answer) = (oneshot::channel().0, Reply::Nothing);
+            group.waiting.push(Waiting { stream, reply, answer, since: Instant::now() });
+            group.hurries |= hurries;
+        });
+    }
+
+    #[test]
+    fn results_alone_linger_and_leave_with_whoever_hurries() {
+        let open = OpenGroup::new(States::new(1));
+        filled(&open, false);
+        assert!(open.filled().try_recv().is_err(), "nobody has to be waited on at once");
+        assert!(open.lingers().try_recv().is_ok());
+        filled(&open, true);
+        assert!(open.filled().try_recv().is_ok());
+        assert_eq!(open.take().unwrap().waiting.len(), 2);
+        filled(&open, false);
+        assert!(open.filled().try_recv().is_err(), "the next group is another one");
     }
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, select};
-use governors::{Context, Decision, Rules, Sealing};
+use governors::{Command, Context, Decision, Rules, Sealing};
 use ledger::{Kind, Sealed, StreamHead, View, seal};
 use telemetry::metrics::Metrics;
 use types::{Clock, Hash, Micros, Reason, ReceiptId, StreamName};
@@ -255,6 +255,7 @@ impl<'a> Decider<'a> {
         let (stream, since) = (work.stream.clone(), work.since);
         if let Some(answer) = work.keyed.and_then(|keyed| self.replay(&keyed, prior)) {
             let waits = matches!(answer, Reply::Decided(_));
+            group.hurries |= waits;
             return answer_with(group, Waiting { stream, reply, answer, since }, waits);
         }
         let brought = work.loaded.is_some();
@@ -275,6 +276,7 @@ impl<'a> Decider<'a> {
             Reply::Nothing | Reply::Refused(_) => self.may_be_lost(states, &stream),
             Reply::NotLoaded(_) | Reply::Again => false,
         };
+        group.hurries |= waits && !is_patient(&work.command);
         answer_with(group, Waiting { stream, reply, answer, since }, waits);
     }
 
@@ -491,6 +493,12 @@ fn defect(states: &mut Cache, work: &Work, error: &str) -> Reply {
     tracing::error!(event = "decision_failed", tenant_id = %work.stream, error, "decision failed");
     states.forget(&work.stream);
     Reply::Refused(Refused::new(Reason::InternalError, "the decision failed"))
+}
+
+/// True for results: who asked has been answered, and until they are durable an attempt is charged
+/// for what was reserved.
+fn is_patient(command: &Command) -> bool {
+    matches!(command, Command::Charge { .. } | Command::Settle { .. })
 }
 
 /// A receipt leaves when its group is durable, a repeated one too: the first may be in flight. So

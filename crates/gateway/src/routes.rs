@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
@@ -147,12 +147,13 @@ async fn through(
     let context = met.context.of(route.method, route.path);
     met.context = context;
     met.span = context.span(|| [route.method, " ", route.path].concat());
-    let handled = async {
+    // Pinned where it is: a future that is handed on is copied, and held once more by each hand.
+    let handled = pin!(async {
         let options = gateway.options();
         let outcome = limited(gateway, &options, route, request, &mut met).await;
         let (route, method) = (Some(route), route.method);
         finish(gateway, endpoint, Ended { route, method, started, outcome, met })
-    };
+    });
     trace::follow(context, handled).await
 }
 
@@ -163,10 +164,23 @@ async fn limited(
     request: Request,
     met: &mut Met,
 ) -> Handled {
-    let Some(class) = route.handler.criticality() else {
-        let work = known(gateway, options, route, request, met);
-        return attended(options.request_timeout, work).await;
-    };
+    if let Some(class) = route.handler.criticality() {
+        shed(gateway, options, class, &request, met)?;
+    }
+    let is_ai = matches!(route.handler, Handler::Ai(_));
+    let timeout = if is_ai { options.ai_timeout } else { options.request_timeout };
+    let work = pin!(known(gateway, options, route, request, met));
+    attended(timeout, work).await
+}
+
+/// Turns away whom nobody serves now, before anything of the body is read.
+fn shed(
+    gateway: &Gateway,
+    options: &Options,
+    class: Criticality,
+    request: &Request,
+    met: &mut Met,
+) -> Result<(), Fault> {
     if class != Criticality::Critical && !options.serves_tenants {
         return Err(fault(Reason::NotFound, "this instance takes no requests of tenants"));
     }
@@ -180,14 +194,11 @@ async fn limited(
     }
     // Probes and scrapes take no place: who watches must not crowd out who works.
     let place = met.place.insert(gateway.places.take(&gateway.metrics));
-    place.admits(class, options.requests_max)?;
-    let is_ai = matches!(route.handler, Handler::Ai(_));
-    let timeout = if is_ai { options.ai_timeout } else { options.request_timeout };
-    attended(timeout, known(gateway, options, route, request, met)).await
+    place.admits(class, options.requests_max)
 }
 
 /// Waits no longer than the deadline, and survives a handler that does not.
-async fn attended(timeout: Duration, work: impl Future<Output = Handled>) -> Handled {
+async fn attended(timeout: Duration, work: Pin<&mut impl Future<Output = Handled>>) -> Handled {
     let work = AssertUnwindSafe(work).catch_unwind();
     match tokio::time::timeout(timeout, work).await {
         Ok(Ok(outcome)) => outcome,
