@@ -189,7 +189,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
 
 async fn shoot(stream: &mut TcpStream, request: &[u8]) -> Result<u16> {
     stream.write_all(request).await?;
-    let mut answer = [0; 16 << 10];
+    let mut answer = vec![0; 16 << 10];
     let filled = load::read_whole(stream, &mut answer).await?;
     let status = answer.get(9..12.min(filled)).and_then(|digits| std::str::from_utf8(digits).ok());
     status.context("no status")?.parse().context("no status")

@@ -494,7 +494,7 @@ mod tests {
     use super::*;
 
     fn filled(open: &OpenGroup, hurries: bool) {
-        let empty = || Group::empty(1, 1, LedgerId::default());
+        let empty = || Group::empty(1, 1, LedgerId([3; 16]));
         open.fill(empty, |group, _| {
             let stream = StreamName::tenant(&types::TenantId::new("acme").unwrap());
             let (reply, answer) = (oneshot::channel().0, Reply::Nothing);

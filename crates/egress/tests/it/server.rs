@@ -55,7 +55,7 @@ impl Line {
     }
 
     async fn fill(&mut self) -> bool {
-        let mut piece = [0; 16 * 1024];
+        let mut piece = vec![0; 16 * 1024];
         match self.socket.read(&mut piece).await {
             Ok(0) | Err(_) => false,
             Ok(count) => {
