@@ -180,6 +180,23 @@ fn header_and_file_length() {
 }
 
 #[test]
+fn width_of_comments() {
+    let words = |columns: usize| "a ".repeat(columns / 2 - 2);
+    for marker in ["//", "    ///"] {
+        let wide = format!("{marker} {}", words(102));
+        assert_reason(&check("crates/types/src/a.rs", &wide), "wider than 100 columns");
+    }
+    for narrow in [
+        format!("// {}", words(100)),
+        format!("// {}", "a".repeat(200)),
+        format!("// | {} |", words(200)),
+        format!("const A: &str = \"{}\";", words(200)),
+    ] {
+        assert_eq!(check("crates/types/src/a.rs", &narrow), []);
+    }
+}
+
+#[test]
 fn function_length() {
     let body = |lines: usize| "    let _ = '{';\n".repeat(lines - 2);
     let cases = |lines: usize| {

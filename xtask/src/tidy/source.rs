@@ -9,6 +9,8 @@ use super::{File, Finding};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
+/// As for code, which the formatter sees to.
+const COMMENT_COLUMNS_MAX: usize = 100;
 
 /// Calls that a pure crate may not make, and what it does instead.
 const IMPURE_CALLS: &[(&str, &str)] = &[
@@ -47,6 +49,9 @@ pub fn check(file: &File) -> Vec<Finding> {
     if lines > FILE_LINES_MAX {
         at(lines, format!("{lines} lines; split the file, at most {FILE_LINES_MAX}"));
     }
+    for (nth, _) in file.text.lines().enumerate().filter(|(_, line)| is_wide_comment(line)) {
+        at(nth + 1, format!("a comment wider than {COMMENT_COLUMNS_MAX} columns"));
+    }
     for marker in UNFINISHED {
         for offset in words(&file.text, marker) {
             at(line_of(&file.text, offset), format!("`{marker}`: finish it or delete it"));
@@ -68,6 +73,13 @@ pub fn check(file: &File) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// True where a break would help: rows of tables and single words cannot be broken.
+fn is_wide_comment(line: &str) -> bool {
+    let Some(text) = line.trim_start().strip_prefix("//") else { return false };
+    let text = text.trim_start_matches(['/', '!']).trim();
+    line.chars().count() > COMMENT_COLUMNS_MAX && text.contains(' ') && !text.starts_with('|')
 }
 
 fn is_pure(path: &str) -> bool {
