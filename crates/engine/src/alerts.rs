@@ -4,12 +4,15 @@
 //! know: what an SLI is made of, and what an alert leads to.
 //!
 //! In a shared store every instance says what its own figures show, under its own name: the number
-//! of its log, which the store's leases know it by. What one says no other one unsays, until it is
-//! gone.
+//! of its log, which the store's leases know it by. What one says no other one unsays; what becomes
+//! of it once that instance is gone is in [`gone`].
 //!
 //! What if the process dies here? Where an alert stands is folded from receipts, so that the time
 //! that it has been pending or firing goes on; the samples are gone, and for one window nothing is
-//! said on the strength of their absence.
+//! said on the strength of their absence. In a shared store the next life has another name, and
+//! takes the alert over.
+
+mod gone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -34,11 +37,7 @@ pub(crate) const ALERTS: &str = "alerts_sup";
 /// The label that tells instances apart.
 const INSTANCE: &str = "instance";
 
-/// How long an instance has to be missed until its alerts end: longer than it takes to be heard of
-/// again after an outage of the store.
-const GONE_S: i64 = 15;
-
-/// How long a case of a life before is waited for whose labels no receipt holds.
+/// How long a case of a life before is waited for that nobody sees.
 const UNSEEN_S: i64 = 600;
 
 /// Bytes of the hash behind a key that was cut.
@@ -104,29 +103,6 @@ impl Watch {
             self.say(change).await;
         }
         self.count(state);
-    }
-
-    /// The ends of alerts whose instances are gone.
-    async fn of_the_gone(&mut self, state: &IncidentsState, now: Micros) -> Vec<AlertChange> {
-        let Some(own) = self.engine.store().writer() else { return Vec::new() };
-        let number = |alert: &Alert| alert.instance.as_ref()?.parse::<u64>().ok();
-        let others: BTreeSet<u64> =
-            state.alerts().iter().filter_map(number).filter(|number| *number != own).collect();
-        if others.is_empty() {
-            self.missed.clear();
-            return Vec::new();
-        }
-        // Who cannot ask knows nothing.
-        let gone = self.engine.blocking(move |store| store.gone(&others)).await.unwrap_or_default();
-        self.missed.retain(|number, _| gone.contains(number));
-        for number in gone {
-            self.missed.entry(number).or_insert(now);
-        }
-        let is_gone = |number: u64| {
-            self.missed.get(&number).is_some_and(|since| since.plus_secs(GONE_S) <= now)
-        };
-        let ended = state.alerts().iter().filter(|alert| number(alert).is_some_and(is_gone));
-        ended.map(|alert| AlertChange { is_gone: true, ..of(alert) }).collect()
     }
 
     fn count(&self, state: &IncidentsState) {
@@ -255,7 +231,7 @@ impl Watch {
             message: cut(&message.unwrap_or_default(), limits::INCIDENT_TEXT_CHARS),
             inhibited_by,
             instance: self.instance.clone(),
-            is_gone: false,
+            gone: None,
         })
     }
 
@@ -286,7 +262,7 @@ pub(crate) fn of(alert: &Alert) -> AlertChange {
         message: String::new(),
         inhibited_by: None,
         instance: alert.instance.clone(),
-        is_gone: false,
+        gone: None,
     }
 }
 

@@ -230,7 +230,7 @@ fn change(key: String, alert: &ExternalAlert) -> AlertChange {
         message: cut(message.as_deref().unwrap_or_default(), limits::INCIDENT_TEXT_CHARS),
         inhibited_by: None,
         instance: None,
-        is_gone: false,
+        gone: None,
     }
 }
 

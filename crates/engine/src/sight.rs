@@ -10,7 +10,7 @@ use runbook::history::why;
 use runbook::sli::Measured;
 use runbook::{
     Budgets, Condition, Labels, Limits, ParseError, Phase, Reading, Rule, Rules, SLIS, Sample, Sli,
-    Span, Store,
+    Span, Store, Verdict,
 };
 use telemetry::metrics::Metrics;
 
@@ -157,6 +157,20 @@ impl Sight {
             found.into_iter().map(move |finding| (id.clone(), finding.labels))
         };
         inside.rules.iter().flat_map(of).collect()
+    }
+
+    /// What the samples say of a case of a rule; no data where there is no such case.
+    pub(crate) fn verdict(
+        &self,
+        rule: &str,
+        is_it: impl Fn(&Labels) -> bool,
+        now_us: i64,
+    ) -> Verdict {
+        let inside = self.lock();
+        let rule = inside.rules.get(rule);
+        let found = rule.map(|rule| rule.clause.evaluate(&inside.samples, now_us));
+        let found = found.into_iter().flatten().find(|finding| is_it(&finding.labels));
+        found.map_or(Verdict::NoData, |finding| finding.verdict)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {

@@ -11,7 +11,7 @@ use crate::period::Period;
 mod incidents;
 
 pub use incidents::{
-    AlertChange, AlertPhase, Carried, Declared, IncidentChange, IncidentDeed, IncidentRole,
+    AlertChange, AlertPhase, Carried, Declared, Gone, IncidentChange, IncidentDeed, IncidentRole,
     IncidentStatus, MaintenanceChange, NoticeChange, OverrideChange, SilenceChange, TellOutcome,
     Telling,
 };

@@ -8,6 +8,7 @@ mod alert;
 mod carried;
 mod change;
 mod duty;
+mod handover;
 mod maintenance;
 mod silence;
 mod state;

@@ -40,7 +40,7 @@ mod tick;
 
 pub use command::{
     AlertChange, AlertPhase, BudgetChange, Carried, Charge, Command, Declared, EntitlementAction,
-    EntitlementChange, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
+    EntitlementChange, Gone, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, KeyChange,
     MaintenanceChange, NoticeChange, Outcome, OutcomeStatus, OverrideChange, Reserve,
     SettingChange, Signal, SilenceChange, SourceChange, TellOutcome, Telling,
 };

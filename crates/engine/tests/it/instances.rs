@@ -24,7 +24,7 @@ use crate::post::{DELIVERED, LATER, Post, count, declare, outcomes};
 use crate::world::{Running, World, eventually};
 
 /// How often figures are looked at here.
-const INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(50);
 
 const RULES: &str = r#"
 [[alert]]
@@ -43,7 +43,7 @@ fn rules() -> WatchParts {
 }
 
 /// One of several engines on the ledger of `first`.
-fn beside(first: &World, writer: u64) -> World {
+pub(crate) fn beside(first: &World, writer: u64) -> World {
     let mut world = World::new().tuned(|options| options.alert_interval = INTERVAL);
     world.store = Arc::new(first.store.beside(writer));
     world.clock = first.clock.clone();
@@ -51,12 +51,12 @@ fn beside(first: &World, writer: u64) -> World {
     world
 }
 
-fn sick(running: &Running, is_sick: bool) {
+pub(crate) fn sick(running: &Running, is_sick: bool) {
     running.metrics.subsystem_up.with(["disk"]).set(i64::from(!is_sick));
 }
 
 /// Phase by key, as the store has them.
-async fn alerts(running: &Running) -> BTreeMap<String, AlertPhase> {
+pub(crate) async fn alerts(running: &Running) -> BTreeMap<String, AlertPhase> {
     let state = running.engine.incidents().await.unwrap();
     let alerts = state.incidents().unwrap().alerts();
     let disk = alerts.iter().filter(|alert| alert.key.contains("disk"));
@@ -64,7 +64,7 @@ async fn alerts(running: &Running) -> BTreeMap<String, AlertPhase> {
 }
 
 /// Lets time go on until alerts are as wanted.
-async fn until(world: &World, running: &Running, wanted: &[(&str, AlertPhase)]) {
+pub(crate) async fn until(world: &World, running: &Running, wanted: &[(&str, AlertPhase)]) {
     let wanted: BTreeMap<String, AlertPhase> =
         wanted.iter().map(|(name, phase)| ((*name).to_owned(), *phase)).collect();
     for _ in 0..6_000 {
@@ -78,7 +78,7 @@ async fn until(world: &World, running: &Running, wanted: &[(&str, AlertPhase)]) 
 
 /// A hundredth of a second, on both clocks: alerts are looked at by the runtime's, which cannot be
 /// paused beside the threads of two engines, and dated by the one that is told.
-async fn pass(world: &World) {
+pub(crate) async fn pass(world: &World) {
     tokio::time::sleep(Duration::from_millis(10)).await;
     world.clock.advance_micros(10_000);
 }
@@ -125,7 +125,7 @@ async fn an_alert_is_unsaid_by_nobody_but_its_instance_until_that_is_gone() {
 }
 
 /// Ends an engine without a word.
-async fn drop_dead(running: Running, world: &World) {
+pub(crate) async fn drop_dead(running: Running, world: &World) {
     for name in ["alerts_sup", "governance_sup"] {
         running.engine.supervisor().stop(name).await;
     }

@@ -22,6 +22,7 @@ mod restart;
 mod rivals;
 mod robot;
 mod streams;
+mod successors;
 mod tellers;
 mod timers;
 mod world;

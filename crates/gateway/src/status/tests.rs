@@ -86,7 +86,7 @@ impl Desk {
             message: "zqmessage 12%".to_owned(),
             inhibited_by: None,
             instance: None,
-            is_gone: false,
+            gone: None,
         }))
     }
 

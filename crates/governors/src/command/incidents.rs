@@ -30,8 +30,25 @@ pub struct AlertChange {
     /// Whose figures they are, where several instances measure; part of the key as well. At most as
     /// many characters as the words above.
     pub instance: Option<String>,
-    /// It ends because that instance is gone, and not because its condition does not hold any more.
-    pub is_gone: bool,
+    /// Why it ends, where that instance is gone and cannot say so itself.
+    pub gone: Option<Gone>,
+}
+
+/// Why the alert of an instance ends that is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gone {
+    /// Nobody measures this any more.
+    Unmeasured,
+    /// Another instance measures the same, and it does not hold.
+    Over {
+        /// The instance.
+        by: String,
+    },
+    /// Another instance measures the same, and goes on with it.
+    Handed {
+        /// The key of that one's alert.
+        to: String,
+    },
 }
 
 /// What a lane beside `_incidents` says, to be said in the chain itself.

@@ -8,10 +8,10 @@ use types::{Micros, Reason, limits};
 
 use super::state::{Alert, Incident, IncidentsState};
 use super::{
-    ABSENT, ALERT, INCIDENT, Maintenance, Override, about, begin, called, first_called,
+    ABSENT, ALERT, INCIDENT, Maintenance, Override, about, begin, called, first_called, handover,
     incident_name, moved, next_number, seal, told,
 };
-use crate::command::{AlertChange, AlertPhase, IncidentStatus};
+use crate::command::{AlertChange, AlertPhase, Gone, IncidentStatus};
 use crate::decision::{Context, Decision, Rejection};
 use crate::draft::{TIME, is_keepable, rule, transition};
 use crate::invalid_field;
@@ -26,6 +26,9 @@ pub(super) fn decide(
 ) -> Decision {
     if !is_well_formed(change) {
         return invalid_field("the alert has a text that a receipt does not keep");
+    }
+    if let Some(Gone::Handed { to }) = &change.gone {
+        return handover::decide(policy, state, (&change.key, to), cx);
     }
     let held = state.alert(&change.key);
     let from = held.map_or(AlertPhase::Inactive, |held| held.phase);
@@ -53,13 +56,14 @@ pub(super) fn decide(
     let inhibited_by = window.map(Maintenance::name).or_else(|| change.inhibited_by.clone());
     let texts = [("inhibited_by", inhibited_by), ("instance", change.instance.clone())];
     let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text?)));
-    let ended = gone(change).map(|_| ("ended", "gone".to_owned()));
+    let (ended, why) = gone(change).unzip();
+    let ended = ended.map(|word: &str| ("ended", word.to_owned()));
     let alert = texts
         .chain(ended)
         .fold(alert, |alert, (key, text)| alert.with(key, Meta::Text(text.into())));
     let alert = Draft {
         subject: Some(change.key.clone().into()),
-        detail: Some(gone(change).unwrap_or_else(|| message.to_owned()).into()),
+        detail: Some(why.clone().unwrap_or_else(|| message.to_owned()).into()),
         ..alert
     };
     let consequence = match change.to {
@@ -69,9 +73,7 @@ pub(super) fn decide(
             let began = held.map_or(cx.now, |held| Micros(held.began_us));
             raise(policy, state, change, began, cx)
         }
-        AlertPhase::Inactive => {
-            held.and_then(|held| recover(policy, state, held, gone(change), cx))
-        }
+        AlertPhase::Inactive => held.and_then(|held| recover(policy, state, held, why, cx)),
         _ => None,
     };
     if from == change.to && consequence.is_none() {
@@ -81,16 +83,26 @@ pub(super) fn decide(
 }
 
 fn is_well_formed(change: &AlertChange) -> bool {
-    let AlertChange { key, rule, component, inhibited_by, instance, .. } = change;
+    let AlertChange { key, rule, component, inhibited_by, instance, gone, .. } = change;
+    let other = gone.as_ref().and_then(|gone| match gone {
+        Gone::Unmeasured => None,
+        Gone::Over { by: other } | Gone::Handed { to: other } => Some(other),
+    });
     let fits = |text: &String| is_keepable(text, limits::METADATA_VALUE_CHARS);
     [key, rule, component].iter().all(|word| !word.is_empty() && fits(word))
-        && [inhibited_by, instance].into_iter().flatten().all(fits)
+        && [inhibited_by.as_ref(), instance.as_ref(), other].into_iter().flatten().all(fits)
 }
 
-/// Why an alert ends of which nobody knows whether its condition still holds.
-fn gone(change: &AlertChange) -> Option<String> {
-    let instance = change.instance.as_ref().filter(|_| change.is_gone)?;
-    Some(format!("instance {instance} is gone, and nobody measures this any more"))
+/// Why an alert ends whose instance does not say so itself: the word in `ended`, and the sentence.
+fn gone(change: &AlertChange) -> Option<(&'static str, String)> {
+    let instance = change.instance.as_ref()?;
+    let (word, why) = match change.gone.as_ref()? {
+        Gone::Over { by } => ("over", format!("on instance {by} this does not hold")),
+        Gone::Unmeasured | Gone::Handed { .. } => {
+            ("gone", "nobody measures this any more".to_owned())
+        }
+    };
+    Some((word, format!("instance {instance} is gone, and {why}")))
 }
 
 /// A text that no receipt keeps must not keep an alert from being told: its rule stands for it.
@@ -198,7 +210,7 @@ fn open(
 }
 
 /// The last alert of an incident is over: it is watched for a while, and resolves by itself.
-fn recover(
+pub(super) fn recover(
     policy: &Policy,
     state: &IncidentsState,
     over: &Alert,

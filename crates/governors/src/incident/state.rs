@@ -331,17 +331,17 @@ impl IncidentsState {
         let now_us = said_at(receipt).0;
         let fires = matches!(to, AlertPhase::Firing | AlertPhase::Recovering);
         let fired = held.as_ref().and_then(|held| held.firing_since_us);
+        // Said where it goes on with the alert of another instance.
+        let inherited = receipt.meta_int("since_us");
+        let since_us = if from == to { held.as_ref().map(|held| held.since_us) } else { None };
+        let began_us = receipt.meta_int("began_us");
         let alert = Alert {
             key: key.to_owned(),
             rule: text(receipt, "rule")?,
             phase: to,
-            since_us: if from == to {
-                held.as_ref().map_or(now_us, |held| held.since_us)
-            } else {
-                now_us
-            },
-            firing_since_us: if fires { fired.or(Some(now_us)) } else { None },
-            began_us: held.as_ref().map_or(now_us, |held| held.began_us),
+            since_us: inherited.or(since_us).unwrap_or(now_us),
+            firing_since_us: if fires { fired.or(inherited).or(Some(now_us)) } else { None },
+            began_us: began_us.or(held.as_ref().map(|held| held.began_us)).unwrap_or(now_us),
             severity: severity(receipt)?,
             component: text(receipt, "component")?,
             title: text(receipt, "title")?,

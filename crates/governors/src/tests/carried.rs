@@ -57,7 +57,7 @@ fn of(instance: &str, to: AlertPhase, is_gone: bool) -> Command {
         message: "value is 12%".to_owned(),
         inhibited_by: None,
         instance: Some(instance.to_owned()),
-        is_gone,
+        gone: is_gone.then_some(Gone::Unmeasured),
     })
 }
 
@@ -103,6 +103,78 @@ fn the_end_of_an_instance_is_told_by_its_incident() {
     assert_eq!(said.last(), Some(&&*last));
     let recovered = View::scan(chain.cores.last().unwrap()).unwrap();
     assert_eq!(recovered.meta_text("tell").as_deref(), Some("slack,pagerduty"));
+}
+
+fn handed(from: &str, to: &str) -> Command {
+    let Command::Alert(change) = of(from, AlertPhase::Inactive, true) else { unreachable!() };
+    let to = format!("errors{{instance=\"{to}\"}}");
+    Command::Alert(AlertChange { gone: Some(Gone::Handed { to }), ..change })
+}
+
+#[test]
+fn an_instance_goes_on_with_the_alert_of_another_as_far_as_that_is_ahead() {
+    use AlertPhase::{Firing, Pending, Recovering};
+    let pending = |from| vec![(from, Pending)];
+    let firing = |from| vec![(from, Pending), (from + 10, Firing)];
+    let recovering = |from| vec![(from, Pending), (from + 10, Firing), (from + 20, Recovering)];
+    // What each has become, and: the heir's phase, since when, since when its condition holds, and
+    // whether it has an incident.
+    for (gone, heir, expected) in [
+        (pending(0), pending(30), (Pending, 0, 0, false)),
+        (pending(31), pending(30), (Pending, 30, 30, false)),
+        (firing(0), pending(30), (Firing, 10, 0, true)),
+        (recovering(0), pending(30), (Firing, 10, 0, true)),
+        (firing(0), firing(5), (Firing, 15, 5, true)),
+        (pending(0), firing(5), (Firing, 15, 5, true)),
+        (firing(0), recovering(5), (Recovering, 25, 5, true)),
+    ] {
+        let mut chain = chain();
+        let steps = |name, steps: &[(i64, AlertPhase)]| -> Vec<(i64, Command)> {
+            steps.iter().map(|(at, to)| (*at, of(name, *to, false))).collect()
+        };
+        let mut all = [steps("1", &gone), steps("2", &heir)].concat();
+        all.sort_by_key(|(at, _)| *at);
+        for (at, command) in &all {
+            chain.act(START.plus_secs(*at), command);
+        }
+        let told = |chain: &Chain| {
+            let tells = |core: &[u8]| View::scan(core).unwrap().meta("tell").is_some();
+            chain.cores.iter().filter(|core| tells(core)).count()
+        };
+        let (before, case) = (told(&chain), format!("{gone:?} × {heir:?}"));
+        chain.act(START.plus_secs(60), &handed("1", "2"));
+        let state = chain.state.incidents().unwrap();
+        let [alert] = state.alerts() else { panic!("{case}: {:?}", state.alerts()) };
+        let second = |at_us: i64| (at_us - START.0) / 1_000_000;
+        let since = alert.since_us;
+        let found = (alert.phase, second(since), second(alert.began_us), alert.incident.is_some());
+        assert_eq!(found, expected, "{case}");
+        assert_eq!(told(&chain), before, "{case}: nobody is told");
+        assert!(state.open().iter().all(|open| open.resolve_at_us.is_none()), "{case}");
+        let again = handed("1", "2");
+        assert_eq!(chain.decide(START.plus_secs(61), &again), Decision::Nothing, "{case}");
+        let bytes = chain.state.to_snapshot();
+        assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
+    }
+}
+
+#[test]
+fn a_silenced_heir_keeps_the_incident_that_is_open() {
+    let mut chain = chain();
+    chain.act(START, &of("1", AlertPhase::Firing, false));
+    chain.act(START.plus_secs(1), &silence("rule=errors", 3_600));
+    chain.act(START.plus_secs(2), &of("2", AlertPhase::Firing, false));
+    assert_eq!(chain.state.incidents().unwrap().alerts()[1].incident, None);
+    let text = "found".to_owned();
+    let status = IncidentStatus::Identified;
+    chain.act(START.plus_secs(3), &on(1, IncidentDeed::Status { status, text, is_public: false }));
+    chain.act(START.plus_secs(20), &handed("1", "2"));
+    let state = chain.state.incidents().unwrap();
+    assert_eq!(state.alerts()[0].incident, Some(1));
+    assert_eq!(state.incident(1).unwrap().status, IncidentStatus::Identified);
+    // Who has none to go on with ends nothing.
+    assert_eq!(chain.decide(START.plus_secs(21), &handed("2", "3")), Decision::Nothing);
+    assert_eq!(chain.decide(START.plus_secs(21), &handed("2", "2")), Decision::Nothing);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn alert_of(key: &str, to: AlertPhase, severity: Severity, component: &str) -> A
         message: "value is 12%, threshold is 10%".to_owned(),
         inhibited_by: None,
         instance: None,
-        is_gone: false,
+        gone: None,
     }
 }
 
