@@ -57,7 +57,7 @@ pub(crate) fn decide(
         Command::Silence(change) => silence::decide(state, change, cx),
         Command::Override(change) => duty::decide(rules.oncall.rota(), state, change, cx),
         Command::Maintenance(change) => maintenance::decide(state, change, cx),
-        Command::Carried(carried) => carried::decide(state, carried, cx),
+        Command::Carried(carried) => carried::decide(&rules.oncall, state, carried, cx),
         Command::Tick => tick(&rules.oncall, state, cx),
         _ => wrong_stream(),
     }

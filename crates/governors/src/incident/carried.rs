@@ -6,17 +6,24 @@
 //! A receipt of the lane keeps its words, its instants and its clocks; `said_us` says when it was
 //! said and `intent` where. Only the state before it is the chain's own: others may have moved it on
 //! meanwhile.
+//!
+//! An alert belongs to the incident that people were told of in the lane. One that the chain had
+//! opened for it, by a write whose answer was lost or by another instance, is left without it, and
+//! recovers as with any last alert. An end that was told stands, though an alert of another instance
+//! fires: whoever measures that finds it without an incident, and everybody hears of a new one.
 
 use ledger::draft::Text;
 use ledger::scan::MetaView;
 use ledger::{Draft, Kind, Meta, View};
 use types::{Micros, limits};
 
+use super::alert::recover;
 use super::state::IncidentsState;
 use super::{ABSENT, incident_number, is_of_a_lane, seal};
 use crate::command::{AlertPhase, Carried, Command, IncidentStatus};
 use crate::decision::{Context, Decision};
 use crate::draft::rule;
+use crate::oncall::Policy;
 
 /// The command that says again what a receipt of a lane says; `None` for one that changed nothing.
 /// `is_told` is whether a channel has taken the receipt, or never will: the others are told.
@@ -59,7 +66,12 @@ pub fn carried(receipt: &View<'_>, is_told: &dyn Fn(&str) -> bool) -> Option<Com
 }
 
 /// Decides what was said, on the chain as it stands.
-pub(super) fn decide(state: &IncidentsState, carried: &Carried, cx: &Context<'_>) -> Decision {
+pub(super) fn decide(
+    policy: &Policy,
+    state: &IncidentsState,
+    carried: &Carried,
+    cx: &Context<'_>,
+) -> Decision {
     let mut draft = carried.draft.clone();
     let rule = draft.rule.clone().unwrap_or_default();
     let subject = draft.subject.clone().unwrap_or_default();
@@ -78,7 +90,26 @@ pub(super) fn decide(state: &IncidentsState, carried: &Carried, cx: &Context<'_>
     let Some(from) = from else { return Decision::Nothing };
     draft.state_from = Some(from.into());
     draft.state_to.get_or_insert(from.into());
-    seal(vec![draft.with("said_us", Meta::Int(carried.at.0))], 0)
+    let left = leave(policy, state, &draft, &subject, cx);
+    let draft = draft.with("said_us", Meta::Int(carried.at.0));
+    seal([draft].into_iter().chain(left).collect(), 0)
+}
+
+/// The receipt to be of an incident whose last alert belongs to that of the lane from now on.
+fn leave(
+    policy: &Policy,
+    state: &IncidentsState,
+    draft: &Draft,
+    to: &str,
+    cx: &Context<'_>,
+) -> Option<Draft> {
+    let key = draft.metadata.iter().find_map(|(key, value)| match value {
+        Meta::Text(alert) if key == "alert" => Some(alert),
+        _ => None,
+    })?;
+    let alert = state.alert(key).filter(|held| held.incident != incident_number(to))?;
+    let why = format!("{to} has its alert, and was told while the store was away");
+    recover(policy, state, alert, Some(why), cx)
 }
 
 /// The phase before, unless the alert stands there already.
@@ -117,8 +148,7 @@ fn incident(
         return is_new.then_some(ABSENT);
     }
     let held = held?;
-    let is_end = matches!(rule, rule::INCIDENT_RESOLVE | rule::INCIDENT_RECOVERED);
-    if is_end && state.alerts_of(number).next().is_some() {
+    if rule == rule::INCIDENT_RECOVERED && state.alerts_of(number).next().is_some() {
         // Of another instance: it goes on.
         return None;
     }

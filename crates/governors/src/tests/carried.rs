@@ -257,6 +257,62 @@ fn an_incident_of_before_goes_on_in_the_lane_and_what_others_did_meanwhile_stand
 }
 
 #[test]
+fn an_incident_whose_alert_was_told_in_a_lane_recovers_by_itself() {
+    // The chain has taken what the lane says as well: the answer was lost.
+    for has_another in [false, true] {
+        let mut chain = chain();
+        let mut away = lane(&chain);
+        chain.act(START, &of("1", AlertPhase::Firing, false));
+        if has_another {
+            chain.act(START.plus_secs(1), &of("2", AlertPhase::Firing, false));
+        }
+        away.act(START.plus_secs(3), &of("1", AlertPhase::Firing, false));
+        let number = away.state.incidents().unwrap().open()[0].number;
+        carry(&away, &mut chain, START.plus_secs(900), &["slack", "pagerduty"]);
+        let state = chain.state.incidents().unwrap();
+        assert_eq!(state.alerts()[0].incident, Some(number));
+        let left = state.incident(1).unwrap();
+        assert_eq!(left.resolve_at_us.is_none(), has_another, "what still fires keeps it open");
+        if has_another {
+            continue;
+        }
+        assert_eq!(left.status, IncidentStatus::Monitoring);
+        let said = View::scan(chain.cores.last().unwrap()).unwrap();
+        let why = format!("INC-{number} has its alert, and was told while the store was away");
+        assert_eq!(said.detail.unwrap().text(), why);
+        let seen = super::incidents::pass(&mut chain, 3_600);
+        assert!(chain.state.incidents().unwrap().incident(1).is_none(), "{seen:?}");
+        assert!(chain.state.incidents().unwrap().incident(number).is_some());
+    }
+}
+
+#[test]
+fn an_end_that_was_told_in_a_lane_stands_and_what_still_fires_opens_another_incident() {
+    let mut chain = chain();
+    chain.act(START, &of("1", AlertPhase::Firing, false));
+    let mut away = lane(&chain);
+    away.act(START.plus_secs(40), &of("1", AlertPhase::Inactive, false));
+    let text = "a bad deploy".to_owned();
+    let resolve = IncidentDeed::Status { status: IncidentStatus::Resolved, text, is_public: false };
+    away.act(START.plus_secs(50), &on(1, resolve));
+    chain.act(START.plus_secs(20), &of("2", AlertPhase::Firing, false));
+    carry(&away, &mut chain, START.plus_secs(900), &["slack", "pagerduty"]);
+    let state = chain.state.incidents().unwrap();
+    assert!(state.open().is_empty());
+    let mut story = Story::new(1);
+    chain.cores.iter().for_each(|core| story.take(&View::scan(core).unwrap()));
+    let ended = story.marks().resolved.unwrap().0;
+    assert_eq!(ended, START.plus_secs(50), "when it was told");
+    // Whoever measures what still fires says so again.
+    assert_eq!((state.alerts().len(), state.alerts()[0].incident), (1, None));
+    chain.act(START.plus_secs(910), &of("2", AlertPhase::Firing, false));
+    let state = chain.state.incidents().unwrap();
+    assert_eq!(state.open().iter().map(|open| open.number).collect::<Vec<_>>(), [2]);
+    let last = View::scan(chain.cores.last().unwrap()).unwrap();
+    assert_eq!(last.meta_text("tell").as_deref(), Some("slack,pagerduty"));
+}
+
+#[test]
 fn two_lanes_never_give_two_incidents_one_number() {
     let mut numbers = Vec::new();
     for id in [0_u8, 1, 0xff] {
