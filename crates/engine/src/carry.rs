@@ -8,13 +8,16 @@ use std::collections::BTreeSet;
 
 use governors::TellOutcome;
 use ledger::View;
-use types::limits;
+use types::{StreamName, limits};
 
 use crate::copy::{Copier, CopyError};
 use crate::ports::{Query, ReadError, Standby, Store, Stored};
 
 /// Receipts that are carried over at a time.
 const CARRY_PAGE: u64 = 500;
+
+/// Receipts of a lane of notices that are looked at together.
+const LOOK_PAGE: usize = 500;
 
 /// Why a spool was not carried over.
 pub(crate) enum NotCarried {
@@ -68,6 +71,26 @@ fn told_of(stored: &Stored) -> Option<Told> {
     let outcome = TellOutcome::parse(&view.status?.text())?;
     let place = u64::try_from(view.meta_int("place")?).ok()?;
     outcome.is_final().then_some((view.subject?.text().into_owned(), place))
+}
+
+/// Whether a channel has taken, or never will, what stands at a place of the lane of incidents beside
+/// this lane of notices, which was carried over.
+pub(crate) fn is_told(
+    store: &dyn Store,
+    notices: &StreamName,
+    told: &Told,
+) -> Result<bool, ReadError> {
+    let mut from = 0;
+    loop {
+        let page = store.read(notices, from, LOOK_PAGE)?;
+        if page.iter().filter_map(told_of).any(|found| found == *told) {
+            return Ok(true);
+        }
+        if page.len() < LOOK_PAGE {
+            return Ok(false);
+        }
+        from += page.len() as u64;
+    }
 }
 
 /// Carries a spool over in the order in which it was filled, always from the beginning: changes are

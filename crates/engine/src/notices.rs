@@ -5,7 +5,8 @@
 //! notice says, and who is on call.
 //!
 //! While a shared store is away the same is done on the lane beside the chain; what a channel has
-//! taken there is not told again when the lane is carried over.
+//! taken there is not told again when the lane is carried over. That is known when it is, but for
+//! what the channel takes between two tries to carry it over: so the lane is asked again.
 //!
 //! What if the process dies here? Before the attempt is durable nothing was sent. After it the next
 //! process settles it as unknown, and tells it again: to a far side that recognises repeats nothing
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use types::{LaneId, Micros, Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
+use crate::carry::is_told;
 use crate::commit::Refused;
 use crate::incidents;
 use crate::notify::{ChannelFacts, Courier, Delivery};
@@ -311,11 +313,12 @@ impl Teller {
         let notice = notice(&view, story.as_ref(), is_repeat, is_public);
         let (name, seq) = (self.facts.name.clone(), stored.seq);
         let telling = Telling { channel: name, seq, incident: incident.clone() };
+        let has_heard = place.is_none() && self.has_heard_in_lane(&view).await;
         let Some(attempt) = self.act(place, NoticeChange::Tell(telling)).await? else {
             return Ok(Next::Wait(FAILED_LOOK));
         };
         let is_shown_later = failures > 0 && is_outdated && self.shows_states();
-        let (outcome, after) = if has_heard_more || is_shown_later {
+        let (outcome, after) = if has_heard_more || has_heard || is_shown_later {
             (TellOutcome::Superseded, Duration::ZERO)
         } else {
             let delivery = self.courier.deliver(&self.facts.name, &notice).await;
@@ -339,6 +342,21 @@ impl Teller {
             return Ok(Next::Turn);
         }
         Ok(Next::Wait(after))
+    }
+
+    /// Whether the channel has heard in a lane what the receipt says again.
+    async fn has_heard_in_lane(&self, view: &View<'_>) -> bool {
+        let Some(first) = view.intent.filter(|_| view.meta("said_us").is_some()) else {
+            return false;
+        };
+        let channel = self.facts.name.clone();
+        let heard = self.engine.blocking(move |store| {
+            let Some(first) = store.find(first)? else { return Ok(false) };
+            let Some(lane) = first.stream.lane_id() else { return Ok(false) };
+            is_told(store, &stream().lane(lane), &(channel, first.seq))
+        });
+        // Where nobody can say, it is told: once too often is better than not at all.
+        heard.await.unwrap_or(false)
     }
 
     /// Whether the far side shows how things stand, and nobody is woken by what it is told.

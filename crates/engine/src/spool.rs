@@ -59,6 +59,9 @@ pub(crate) struct Spool {
     /// Shared by whoever is telling something of it, until its end is sealed: what is carried over
     /// before would be told again.
     pub(crate) telling: RwLock<()>,
+    /// Receipts that changed nothing when they were carried over. They have no key in the chain, and
+    /// would undo at the next try what others have done since.
+    void: Mutex<BTreeSet<ReceiptId>>,
 }
 
 /// How long what is said of incidents waits for what an earlier life said of them. After it somebody
@@ -155,6 +158,10 @@ impl Spool {
         let page = here(move || store.read(&lane, from_seq, limit)).await;
         page.map_err(|error| unread(&error))
     }
+
+    fn void(&self) -> MutexGuard<'_, BTreeSet<ReceiptId>> {
+        self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Engine {
@@ -189,6 +196,7 @@ impl Engine {
             held: AtomicU64::new(0),
             watched: self.newest_known(&incidents::stream()),
             telling: RwLock::new(()),
+            void: Mutex::default(),
         };
         spools.current.store(Some(Arc::new(spool)));
         Ok(durability)
@@ -211,8 +219,11 @@ impl Engine {
             Ok((left, held_back)) => {
                 let spool = |(size, OpenSpool { lane, store, .. })| {
                     let (held, closed) = (AtomicU64::new(size), RwLock::new(true));
-                    let (pipeline, watched, telling) = (None, None, RwLock::new(()));
-                    Arc::new(Spool { lane, store, pipeline, closed, held, watched, telling })
+                    let (pipeline, watched) = (None, None);
+                    let (telling, void) = (RwLock::new(()), Mutex::default());
+                    let spool =
+                        Spool { lane, store, pipeline, closed, held, watched, telling, void };
+                    Arc::new(spool)
                 };
                 let spools_left: Vec<Arc<Spool>> = left.into_iter().map(spool).collect();
                 // Told of by an earlier life, and to be accounted for by this one.
@@ -407,8 +418,13 @@ impl Engine {
         let moved = moved.map_err(|_| NotCarried::Now("the work failed".to_owned()))??;
         self.inner().common.metrics.receipts_flushed.inc_by(moved.receipts);
         for change in &moved.changes {
+            if spool.void().contains(&change.id) {
+                continue;
+            }
             let repeated = self.repeat(change, &moved.told).await;
-            repeated.map_err(|refused| NotCarried::Now(refused.to_string()))?;
+            if repeated.map_err(|refused| NotCarried::Now(refused.to_string()))?.is_none() {
+                spool.void().insert(change.id);
+            }
         }
         if moved.receipts == 0 {
             return Ok(());
@@ -419,9 +435,14 @@ impl Engine {
         self.note_in_ledger("spool_flushed", detail).await.map_err(NotCarried::Now)
     }
 
-    /// Makes a change to live settings or incidents, which was decided in a lane, in the chain itself.
-    async fn repeat(&self, stored: &Stored, told: &BTreeSet<Told>) -> Result<(), Refused> {
-        let Ok(view) = View::scan(&stored.core) else { return Ok(()) };
+    /// Makes a change to live settings or incidents, which was decided in a lane, in the chain itself;
+    /// `None` where it changes nothing there.
+    async fn repeat(
+        &self,
+        stored: &Stored,
+        told: &BTreeSet<Told>,
+    ) -> Result<Option<Decided>, Refused> {
+        let Ok(view) = View::scan(&stored.core) else { return Ok(None) };
         let (stream, id) = (stored.stream.base(), stored.id.to_string());
         let command = match stream.as_str() {
             limits::STREAM_INCIDENTS => {
@@ -429,12 +450,12 @@ impl Engine {
             }
             _ => change_of(&view, self.clock().now()),
         };
-        let Some(command) = command else { return Ok(()) };
+        let Some(command) = command else { return Ok(None) };
         let key = CallerKey { source: "spool", key: &id, body: &stored.core };
         let keyed = Keyed::new(&self.store().identity(), &stream, &key);
         let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default().into();
         let request = Request { stream, command, actor, may_register: false, key: None };
-        self.decide_on(&self.inner().ledger, request, Some(keyed), None).await.map(drop)
+        self.decide_on(&self.inner().ledger, request, Some(keyed), None).await
     }
 
     /// Records that the store is back: the first receipt that it takes.

@@ -44,6 +44,9 @@ pub(crate) enum Reading {
     Keys,
 }
 
+/// Which batches fail.
+type Refusing = fn(&Batch) -> bool;
+
 /// How a read fails.
 type Failing = fn(String) -> ReadError;
 
@@ -69,7 +72,7 @@ impl Gate {
         self.state.lock().unwrap().1
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         state = self.changed.wait_while(state, |(closed, _)| *closed).unwrap();
@@ -86,6 +89,10 @@ pub(crate) struct FaultStore {
     away: AtomicBool,
     plan: Mutex<VecDeque<Fault>>,
     rival: Mutex<Option<StreamName>>,
+    /// Batches that it does not take.
+    refused: Mutex<Option<Refusing>>,
+    /// What another writer's log holds of the same ledger.
+    beside: Mutex<Option<Arc<FaultStore>>>,
     failing: Mutex<Option<(Reading, Failing)>>,
     altered: Mutex<Option<fn(&mut Stored)>>,
     forged: Mutex<HashMap<StreamName, Snapshot>>,
@@ -142,6 +149,8 @@ impl FaultStore {
             away: AtomicBool::new(false),
             plan: Mutex::default(),
             rival: Mutex::default(),
+            refused: Mutex::default(),
+            beside: Mutex::default(),
             failing: Mutex::default(),
             altered: Mutex::default(),
             forged: Mutex::default(),
@@ -165,6 +174,20 @@ impl FaultStore {
     /// The next batch with a receipt of `stream` finds that another writer was faster there.
     pub(crate) fn outrun(&self, stream: StreamName) {
         *self.rival.lock().unwrap() = Some(stream);
+    }
+
+    /// From now on such batches fail, and nothing of them is kept; `None`: none does.
+    pub(crate) fn refuse(&self, refused: Option<Refusing>) {
+        *self.refused.lock().unwrap() = refused;
+    }
+
+    /// Receipts are also looked for in the log of another writer.
+    pub(crate) fn also(&self, beside: &Arc<FaultStore>) {
+        *self.beside.lock().unwrap() = Some(Arc::clone(beside));
+    }
+
+    fn beside_it(&self) -> Option<Arc<FaultStore>> {
+        self.beside.lock().unwrap().clone()
     }
 
     /// True when everything planned has happened.
@@ -252,6 +275,9 @@ impl Store for FaultStore {
         self.appends_gate.pass();
         self.appends.fetch_add(1, Ordering::SeqCst);
         self.reach().map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        if self.refused.lock().unwrap().is_some_and(|is_refused| is_refused(batch)) {
+            return Err(AppendError::Unavailable("planned".into()));
+        }
         let planned = self.plan.lock().unwrap().pop_front();
         if planned == Some(Fault::Fatal) || self.fatal.load(Ordering::SeqCst) {
             self.fatal.store(true, Ordering::SeqCst);
@@ -311,6 +337,9 @@ impl Store for FaultStore {
         self.reads_gate.pass();
         self.looks.fetch_add(1, Ordering::SeqCst);
         self.check(Reading::Stream)?;
+        if let Some(beside) = self.beside_it().filter(|_| stream.is_lane()) {
+            return beside.read(stream, from_seq, limit);
+        }
         let mut page = self.inner.read(stream, from_seq, limit)?;
         page.iter_mut().for_each(|stored| self.altered(stored));
         self.rows_read.fetch_add(page.len() as u64, Ordering::SeqCst);
@@ -319,7 +348,10 @@ impl Store for FaultStore {
 
     fn find(&self, id: ReceiptId) -> Result<Option<Stored>, ReadError> {
         self.reach()?;
-        self.inner.find(id)
+        match (self.inner.find(id)?, self.beside_it()) {
+            (None, Some(beside)) => beside.find(id),
+            (found, _) => Ok(found),
+        }
     }
 
     fn find_keys(&self, keys: &[IdemKey]) -> Result<Vec<Option<Stored>>, ReadError> {

@@ -8,6 +8,7 @@
 mod access;
 mod actions;
 mod altered;
+mod carry_over;
 mod copies;
 mod drain;
 mod failures;
