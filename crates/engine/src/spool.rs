@@ -78,7 +78,7 @@ pub(crate) struct Spools {
     standby: Option<Arc<dyn Standby>>,
     current: ArcSwapOption<Spool>,
     left: Mutex<Vec<Arc<Spool>>>,
-    /// Those of lives before have been looked for, which is done once in a life.
+    /// Those of lives before were found, which is done once in a life.
     gathered: AtomicBool,
     /// Those that cannot be opened, or hold what cannot be carried over.
     held_back: AtomicU64,
@@ -206,7 +206,7 @@ impl Engine {
     pub(crate) async fn gather_left(&self) {
         let spools = &self.outage().spools;
         let Some(standby) = spools.standby.clone() else { return };
-        if spools.gathered.swap(true, Ordering::AcqRel) {
+        if spools.gathered.load(Ordering::Acquire) {
             return;
         }
         let identity = self.store().identity();
@@ -242,6 +242,8 @@ impl Engine {
                 );
             }
         }
+        // Only now: until then nobody knows that there is nothing to wait for.
+        spools.gathered.store(true, Ordering::Release);
     }
 
     fn show_spooled(&self) {

@@ -11,11 +11,11 @@ use engine::incidents::stream;
 use engine::ports::Batch;
 use governors::{AlertChange, AlertPhase, Command, SilenceChange};
 use ledger::View;
-use types::Severity;
+use types::{Reason, Severity};
 
 use crate::instances::{begun, goes_away, intact, outage, shelf_of, stage, taken};
 use crate::post::{DELIVERED, LATER, Post, count, declare};
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, request};
 
 /// The last that the lanes here say.
 fn silence() -> Command {
@@ -112,4 +112,19 @@ async fn what_came_to_nothing_at_the_first_try_undoes_nothing_at_the_second() {
     neighbour.end(&other).await;
     running.end(&world).await;
     assert!(shelf_of(&shelf).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_life_said_of_incidents_is_waited_for_while_it_is_looked_for() {
+    let (world, shelf) = outage(&Post::new(&[]));
+    shelf.left_gate.close();
+    let running = world.start();
+    eventually("it is looked for", || shelf.left_gate.waiting() == 1).await;
+    let early = running.engine.act(request(stream(), declare("too early", "http"))).await;
+    shelf.left_gate.open();
+    assert_eq!(early.unwrap_err().reason, Reason::FirestoreError);
+    running.persist(|| request(stream(), declare("in time", "http")), "key").await;
+    assert_eq!(count(&*world.store, "incident.open"), 1);
+    running.engine.drain(Duration::from_secs(5)).await;
+    running.end(&world).await;
 }
