@@ -34,6 +34,7 @@ mod outage;
 pub mod outbound;
 mod pipeline;
 pub mod ports;
+mod queued;
 mod reads;
 mod reconcile;
 mod sight;

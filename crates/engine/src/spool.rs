@@ -1,10 +1,9 @@
 //! What stands in for a store that is away: a ledger of lanes on this machine.
 //!
-//! Owns: opening one, deciding on what is known of the chains beside, carrying the lanes over
-//! verbatim, and signals that wait. Refuses to know: when ([`crate::outage`]).
+//! Owns: opening one, deciding on what is known of the chains beside, and carrying the lanes over
+//! verbatim. Refuses to know: when ([`crate::outage`]).
 //!
-//! What if the process dies here? A spool on a disk is found by the next start, and so is every
-//! signal that waits. A spool is removed after all of its receipts were appended to the store and
+//! What if the process dies here? A spool on a disk is found by the next start. It is removed after all of its receipts were appended to the store and
 //! never before; what was carried over twice is passed over the second time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use dialect::JsonLimits;
-use dialect::pubsub::{Push, parse_push};
-use futures_util::future::join_all;
 use governors::incident::carried;
 use governors::{StreamState, change_of};
 use ledger::{StreamHead, View};
 use tokio::sync::RwLock;
-use types::{Blame, LaneId, Reason, ReceiptId, StreamName, TenantId, limits};
+use types::{LaneId, Reason, ReceiptId, StreamName, limits};
 
 use crate::act::{Engine, Request};
 use crate::cache::{Loaded, Version};
@@ -28,19 +24,15 @@ use crate::carry::{NotCarried, Told, carry_all};
 use crate::commit::{Decided, Refused};
 use crate::decider::{Duty, local, too_old};
 use crate::incidents;
-use crate::intake::{Message, tenant_of};
 use crate::keys::{CallerKey, Keyed};
 use crate::load;
-use crate::outage::{Stage, away, away_because};
+use crate::outage::Stage;
 use crate::pipeline::Pipeline;
-use crate::ports::{Durability, Inbox, OpenSpool, Queued, ReadError, Standby, Store, Stored};
+use crate::ports::{Durability, Inbox, OpenSpool, ReadError, Standby, Store, Stored};
 use crate::supervise::Worker;
 
 /// The subsystem of a spool's workers.
 pub(crate) const SPOOL_SUP: &str = "spool_sup";
-
-/// Signals that are decided at a time.
-const TAKE_PAGE: usize = 64;
 
 /// One spool.
 pub(crate) struct Spool {
@@ -141,7 +133,7 @@ impl Spools {
         self.standby.is_some() && !is_gathered && self.began.elapsed() < LEFT_FIRST
     }
 
-    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+    pub(crate) fn inbox(&self) -> Option<Arc<dyn Inbox>> {
         self.standby.as_ref().and_then(|standby| standby.inbox())
     }
 }
@@ -246,7 +238,7 @@ impl Engine {
         spools.gathered.store(true, Ordering::Release);
     }
 
-    fn show_spooled(&self) {
+    pub(crate) fn show_spooled(&self) {
         let metrics = &self.inner().common.metrics;
         metrics.receipts_spooled.set(self.spooled().cast_signed());
         let waiting = self.outage().spools.inbox().map_or(0, |inbox| inbox.waiting());
@@ -472,130 +464,15 @@ impl Engine {
         let noted = self.decide_on(&self.inner().ledger, request, None, None).await;
         noted.map(drop).map_err(|refused| refused.to_string())
     }
-
-    /// True when signals are kept instead of decided.
-    #[must_use]
-    pub fn queues_signals(&self) -> bool {
-        self.stage() < Stage::Signals && self.outage().spools.inbox().is_some()
-    }
-
-    /// Keeps a signal until the store is back. Durable on return.
-    ///
-    /// # Errors
-    /// [`Reason::FirestoreError`] when nothing durable is at hand, or too many wait.
-    pub async fn queue(&self, push: Vec<u8>, actor: &str) -> Result<(), Refused> {
-        let inbox = self.outage().spools.inbox().ok_or_else(away)?;
-        if inbox.waiting() >= self.options().spool_max {
-            return Err(away_because("the receipt store is away and too many signals wait"));
-        }
-        let queued = Queued { push, actor: actor.to_owned() };
-        here(move || inbox.put(&[queued])).await.map_err(|error| unread(&error))?;
-        self.show_spooled();
-        Ok(())
-    }
-
-    /// Decides all signals that wait, those of one chain in the order of their arrival.
-    pub(crate) async fn take_queued(&self) -> Result<(), String> {
-        let Some(inbox) = self.outage().spools.inbox() else { return Ok(()) };
-        let mut taken = 0_usize;
-        while inbox.waiting() > 0 {
-            let from = Arc::clone(&inbox);
-            let page = here(move || from.first(TAKE_PAGE)).await?;
-            if page.is_empty() {
-                break;
-            }
-            let mut chains: BTreeMap<_, Vec<_>> = BTreeMap::new();
-            for (number, queued) in &page {
-                chains.entry(chain_of(queued)).or_default().push((*number, queued));
-            }
-            let outcomes = join_all(chains.into_values().map(|chain| self.take_chain(chain))).await;
-            let (mut decided, mut set_aside, mut failed) = (Vec::new(), Vec::new(), None);
-            for outcome in outcomes {
-                decided.extend(outcome.decided);
-                set_aside.extend(outcome.set_aside);
-                failed = failed.or(outcome.failed);
-            }
-            taken += decided.len();
-            let of = Arc::clone(&inbox);
-            here(move || of.settle(&decided, &set_aside)).await?;
-            self.show_spooled();
-            if let Some(refused) = failed {
-                return Err(refused.to_string());
-            }
-        }
-        if taken > 0 {
-            tracing::warn!(event = "signals_taken", taken, "{taken} queued signals are decided");
-        }
-        Ok(())
-    }
-
-    /// Decides signals one after the other, until one has to wait.
-    async fn take_chain(&self, chain: Vec<(i64, &Queued)>) -> Taken {
-        let mut taken = Taken::default();
-        for (number, queued) in chain {
-            match self.take_one(queued).await {
-                Ok(()) => taken.decided.push(number),
-                // By a mistake of the caller or a defect of ours: those behind it must not wait for
-                // ever, and nobody else would keep it.
-                Err(refused)
-                    if refused.reason.blame() == Blame::Caller
-                        || refused.reason == Reason::InternalError =>
-                {
-                    let reason = refused.reason.code();
-                    tracing::error!(
-                        event = "signal_set_aside",
-                        reason,
-                        "a queued signal cannot be decided"
-                    );
-                    self.refused_at_edge(refused.reason, "/pubsub", None);
-                    taken.set_aside.push((number, reason));
-                }
-                Err(refused) => {
-                    taken.failed = Some(refused);
-                    break;
-                }
-            }
-        }
-        taken
-    }
-
-    async fn take_one(&self, queued: &Queued) -> Result<(), Refused> {
-        let Push { message_id, payload, data, delivery_attempt, .. } =
-            parse_push(&queued.push, &JsonLimits::default())
-                .map_err(|fault| Refused::new(fault.reason, fault.detail.as_str()))?;
-        let message = Message {
-            id: &message_id,
-            data: &data,
-            payload,
-            delivery_attempt,
-            actor: queued.actor.clone().into(),
-            may_register: true,
-        };
-        self.take(message).await.map(drop)
-    }
 }
 
-/// What became of the signals of one chain.
-#[derive(Default)]
-struct Taken {
-    decided: Vec<i64>,
-    set_aside: Vec<(i64, &'static str)>,
-    failed: Option<Refused>,
-}
-
-/// Whose chain a signal belongs to; none for one that cannot be read.
-fn chain_of(queued: &Queued) -> Option<TenantId> {
-    let push = parse_push(&queued.push, &JsonLimits::default()).ok()?;
-    tenant_of(&push.payload).cloned()
-}
-
-fn unread(error: &str) -> Refused {
+pub(crate) fn unread(error: &str) -> Refused {
     tracing::error!(event = "spool_read", error, "what stands in for the store does not answer");
     Refused::new(Reason::FirestoreError, "what stands in for the receipt store does not answer")
 }
 
 /// Runs what blocks on a disk of this machine, whatever becomes of the store.
-async fn here<T: Send + 'static>(
+pub(crate) async fn here<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
