@@ -33,3 +33,11 @@ pub struct ChannelFacts {
     /// [`Delivery::Unknown`] tells nobody twice.
     pub repeats_are_known: bool,
 }
+
+impl ChannelFacts {
+    /// Whether the far side shows how things stand, and nobody is woken by what it is told.
+    #[must_use]
+    pub fn shows_states(&self) -> bool {
+        matches!(self.kind, "statuspage" | "alertmanager")
+    }
+}

@@ -25,6 +25,9 @@ const TELL: &str = "tell";
 /// An attempt whose outcome nobody has sealed for so long is nobody's: its process is gone.
 const OWNER_S: i64 = 120;
 
+/// The newest places that a channel is remembered to have taken.
+const TAKEN_MAX: usize = 64;
+
 /// The state of the stream `_notices`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,9 @@ pub struct Channel {
     pub failures: u32,
     /// Its last try may have been taken.
     pub is_unknown: bool,
+    /// The newest places that the far side has taken, ascending.
+    #[serde(default)]
+    taken: Vec<u64>,
 }
 
 /// An attempt without a result.
@@ -60,6 +66,25 @@ pub struct OpenNotice {
     pub seq: u64,
     /// When it began, in microseconds.
     pub since_us: i64,
+}
+
+impl Channel {
+    fn new(name: String, next: u64) -> Channel {
+        Channel { name, next, open: None, failures: 0, is_unknown: false, taken: Vec::new() }
+    }
+
+    /// True where it is known that the far side has taken what stands at this place; of one that is
+    /// long past nobody knows it any more.
+    #[must_use]
+    pub fn has_taken(&self, place: u64) -> bool {
+        self.taken.binary_search(&place).is_ok()
+    }
+
+    fn take(&mut self, place: u64) {
+        let older = (self.taken.len() + 1).saturating_sub(TAKEN_MAX);
+        self.taken.drain(..older);
+        self.taken.push(place);
+    }
 }
 
 impl OpenNotice {
@@ -90,7 +115,9 @@ impl NoticesState {
     /// True when a fold can lead to this state.
     pub(crate) fn is_folded(&self) -> bool {
         let behind = |held: &Channel| held.open.as_ref().is_none_or(|open| open.seq >= held.next);
-        self.channels.is_sorted_by(|a, b| a.name < b.name) && self.channels.iter().all(behind)
+        let ascend = |held: &Channel| held.taken.is_sorted_by(|a, b| a < b);
+        self.channels.is_sorted_by(|a, b| a.name < b.name)
+            && self.channels.iter().all(|held| behind(held) && ascend(held))
     }
 
     /// Folds one receipt that is no refusal.
@@ -101,10 +128,7 @@ impl NoticesState {
         let found = self.find(&subject);
         match (receipt.kind, rule, found) {
             (Kind::Transition, rule::NOTICE_BEGIN, Err(at)) => {
-                let name = subject.into_owned();
-                let channel =
-                    Channel { name, next: place, open: None, failures: 0, is_unknown: false };
-                self.channels.insert(at, channel);
+                self.channels.insert(at, Channel::new(subject.into_owned(), place));
             }
             (Kind::ActionAttempt, rule::NOTICE_TELL, Ok(at)) => {
                 let channel = &mut self.channels[at];
@@ -125,6 +149,9 @@ impl NoticesState {
                 let channel = &mut self.channels[at];
                 let is_its = |open: &mut OpenNotice| receipt.intent == Some(open.attempt);
                 channel.open.take_if(is_its).ok_or(FoldError::NotInFlight)?;
+                if outcome == TellOutcome::Delivered {
+                    channel.take(place);
+                }
                 if outcome.is_final() {
                     channel.next = place + 1;
                     (channel.failures, channel.is_unknown) = (0, false);

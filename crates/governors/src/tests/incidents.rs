@@ -392,6 +392,7 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
         assert_eq!(channel.is_unknown, outcome == TellOutcome::Unknown);
         assert_eq!((channel.failures, channel.next), if ended { (0, 6) } else { (1, 5) });
+        assert_eq!(channel.has_taken(5), outcome == TellOutcome::Delivered, "{outcome:?}");
         let bytes = chain.state.to_snapshot();
         assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
     }
