@@ -121,6 +121,9 @@ fn done(rule: &str, view: &View<'_>, detail: &str) -> String {
     let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default();
     match rule {
         "incident.acknowledge" => format!("acknowledged by {actor}"),
+        "incident.escalate" if view.meta("stand_in").is_some() => {
+            "escalated: the time to answer is over, and nobody else is on call".to_owned()
+        }
         "incident.escalate" => "escalated: the time to answer is over".to_owned(),
         "incident.join" => format!("became worse: {}", meta("alert")),
         "incident.grade" => format!("graded {}", meta("severity")),

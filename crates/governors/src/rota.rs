@@ -129,8 +129,15 @@ impl Rota {
         self.people.iter().find(|held| held.name == name)
     }
 
+    /// Everybody whose turn on a rotation may come.
+    pub(crate) fn members(&self, rotation: &str) -> impl Iterator<Item = &Person> {
+        let found = self.rotations.iter().find(|held| held.name == rotation);
+        let layers = found.into_iter().flat_map(|held| &held.layers);
+        layers.flat_map(|layer| layer.order.iter().map(|place| &self.people[*place]))
+    }
+
     /// Who is on a rotation at `now`, and the override that says so where one does: the newest one that
-    /// is in force and names somebody who is known.
+    /// is in force and names somebody whom a channel reaches.
     #[must_use]
     pub fn on_call<'a>(
         &'a self,
@@ -141,7 +148,8 @@ impl Rota {
         let rotation = self.rotations.iter().find(|held| held.name == rotation)?;
         let in_force = |held: &&Override| held.rotation == rotation.name && held.is_in_force(now);
         let mut newest = overrides.iter().rev().filter(in_force);
-        let other = newest.find_map(|held| Some((self.person(&held.person)?, Some(held))));
+        let reached = |name: &str| self.person(name).filter(|held| !held.channels.is_empty());
+        let other = newest.find_map(|held| Some((reached(&held.person)?, Some(held))));
         other.or_else(|| {
             let turn = rotation.layers.iter().find_map(|layer| layer.turn(now.secs()))?;
             Some((&self.people[turn], None))

@@ -351,19 +351,24 @@ fn incident_text(receipt: &View<'_>, rule: &str) -> String {
         Some(detail) => format!("{what}: {detail}"),
         None => what,
     };
+    let instead = match &*meta("stand_in") {
+        "before" => "; nobody is on call there, and those before are called again",
+        "all" => "; nobody is on call, and every channel is told",
+        _ => "",
+    };
     match rule {
-        rule::INCIDENT_OPEN => said(format!("Opened by {actor} as {}", meta("severity"))),
-        rule::INCIDENT_JOIN => format!("Alert {} joined", meta("alert")),
+        rule::INCIDENT_OPEN => said(format!("Opened by {actor} as {}{instead}", meta("severity"))),
+        rule::INCIDENT_JOIN => format!("Alert {} joined{instead}", meta("alert")),
         rule::INCIDENT_ESCALATE => {
             let who = if told.is_empty() { "nobody" } else { &*told };
             match &*meta("oncall") {
-                "" => format!("Escalated to {who}"),
-                roll => format!("Escalated to {who} ({roll})"),
+                "" => format!("Escalated to {who}{instead}"),
+                roll => format!("Escalated to {who} ({roll}){instead}"),
             }
         }
         rule::INCIDENT_ACKNOWLEDGE => format!("Acknowledged by {actor}"),
         rule::INCIDENT_ASSIGN => format!("{} took the role {}", meta("who"), meta("role")),
-        rule::INCIDENT_GRADE => format!("Graded {} by {actor}", meta("severity")),
+        rule::INCIDENT_GRADE => format!("Graded {} by {actor}{instead}", meta("severity")),
         rule::INCIDENT_STATUS => {
             let status = receipt.state_to.map(|word| word.text().into_owned());
             said(format!("{actor} set it to {}", status.unwrap_or_default()))
