@@ -99,7 +99,7 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
         say(&format!("{:name_width$}  {value:value_width$}  {}", origin.name, origin.source));
     }
     match prepare(&resolved.settings) {
-        Ok(Prepared { rules, providers, watch, bodies }) => {
+        Ok(Prepared { rules, providers, watch, bodies, gaps }) => {
             say(&format!("catalogue {} is valid", rules.catalogue.version));
             let names = providers.models.providers().map(|provider| provider.name);
             say(&format!("providers: {}", names.collect::<Vec<_>>().join(", ")));
@@ -112,6 +112,7 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
             for person in people.filter(|person| person.channels.is_empty()) {
                 complain(&format!("tai: no channel that is set up reaches {}", person.name));
             }
+            gaps.iter().for_each(|gap| complain(&format!("tai: {gap}")));
             if let Some(file) = bodies {
                 say(&format!("validation rules are valid: {}", file.note));
             }

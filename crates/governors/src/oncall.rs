@@ -4,6 +4,8 @@
 //! set up, what a step comes to at an instant, and who stands in where it calls nobody. Refuses to
 //! know: any incident, whose turn it is, and how a channel is reached.
 
+mod gaps;
+
 use toml::Table;
 use types::{Micros, Severity, limits};
 
@@ -11,6 +13,8 @@ use crate::incident::Override;
 use crate::rota::Rota;
 use crate::rules::SHIPPED;
 use crate::section::{CatalogueError, Section};
+
+pub use gaps::Gap;
 
 /// Longest delay of a step, an update or a resolution: a day.
 const DELAY_MAX_S: i64 = 86_400;

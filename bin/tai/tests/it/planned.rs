@@ -184,6 +184,17 @@ fn a_rota_that_is_wrong_is_named_by_check_and_stops_the_start() {
         let line = format!("no channel that is set up reaches {person}\n");
         assert!(said.err.contains(&line), "{}", said.err);
     }
+    // With one channel alone, what is of no use is named.
+    let mut with_slack = command(&dir, &["check"]);
+    with_slack.env("CATALOGUE_FILE", &path).env("SLACK_WEBHOOK_URL", "https://hooks.slack.com/x");
+    let said = Said::from(with_slack.output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for line in [
+        "tai: oncall.sev1 step 2, after 300 s, reaches nobody: not set up: pagerduty, email\n",
+        "tai: oncall.sev3 step 2, after 3600 s, reaches nobody: not set up: pagerduty, email\n",
+    ] {
+        assert!(said.err.contains(line), "{}", said.err);
+    }
     for (find, replace, message) in [
         (
             "[\"ada\", \"bob\"]",
