@@ -5,6 +5,7 @@
 
 mod incidents;
 mod keys;
+mod known;
 mod live;
 mod planned;
 pub(crate) mod sight;

@@ -241,7 +241,7 @@ fn a_window_holds_alerts_back_over_restarts_and_what_still_fires_at_its_end_is_t
     let tai = start(&dir, &envs[..3]);
     let mut admin = Caller::local(tai.address());
     let until_s = unix_secs() + WINDOW_S;
-    let order = json!({"title": "a new disk", "components": ["http", "mail"], "until": until_s,
+    let order = json!({"title": "a new disk", "components": ["http", "logs"], "until": until_s,
         "text": "short pauses"});
     let response = admin.post("/admin/maintenance", &order);
     let added = receipt(&mut admin, &response);
@@ -262,8 +262,8 @@ fn a_window_holds_alerts_back_over_restarts_and_what_still_fires_at_its_end_is_t
         let summary = get(&mut client(tai.address()), "/api/v2/summary.json").json().unwrap();
         assert_eq!(summary["scheduled_maintenances"][0]["id"], "MNT-1");
         let states = summary["components"].as_array().unwrap().iter();
-        let mail = states.clone().find(|held| held["name"] == "mail").unwrap();
-        assert_eq!(mail["status"], "under_maintenance");
+        let logs = states.clone().find(|held| held["name"] == "logs").unwrap();
+        assert_eq!(logs["status"], "under_maintenance");
     };
     let mut tai = start(&dir, &envs);
     watched(&tai);

@@ -21,7 +21,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use types::{Micros, Reason, StreamName, limits};
 
-use super::{Asked, decide, ok, receipt, try_decide};
+use super::{Asked, decide, known, ok, receipt, try_decide};
 use crate::Gateway;
 use crate::answer::{Answer, Facts, Fault, Handled, fault};
 
@@ -71,6 +71,9 @@ pub(super) async fn silences(gateway: &Gateway) -> Handled {
 
 pub(super) async fn silence_set(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let SilenceOrder { matcher, lease_s, why } = incidents::silence(&asked.body, &gateway.json)?;
+    if let Some(component) = matcher.strip_prefix("component=") {
+        known::check(gateway, "the component of matcher", &[component]).await?;
+    }
     let change = SilenceChange::Set { matcher, lease_s: i64::from(lease_s), why };
     receipt(&decide(gateway, asked, stream(), Command::Silence(change)).await?)
 }
@@ -131,6 +134,7 @@ fn cause<'a>(policy: &Policy, components: &'a [String]) -> Option<&'a str> {
 pub(super) async fn declare(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let IncidentOrder { title, severity, component, text } =
         incidents::incident(&asked.body, &gateway.json)?;
+    known::check(gateway, "component", &[&*component]).await?;
     let change = IncidentChange::Declare(Declared { title, severity, component, text });
     receipt(&decide(gateway, asked, stream(), Command::Incident(change)).await?)
 }

@@ -70,10 +70,16 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             none.clone(),
             &alerts,
             &[
-                "ledger-slow  firing  7      sev2      ledger     INC-3     false     MNT-1        slow",
+                "ledger-slow  firing  1970-01-01T00:00:07Z  sev2      ledger     INC-3     false     MNT-1        slow",
             ],
         ),
-        ("silences", "GET /admin/silences", none.clone(), &silences, &["rule=a   9      key_1"]),
+        (
+            "silences",
+            "GET /admin/silences",
+            none.clone(),
+            &silences,
+            &["rule=a   1970-01-01T00:00:09Z  key_1"],
+        ),
         (
             "silences set rule=a --lease 9 --why work",
             "PUT /admin/silences",
@@ -218,7 +224,7 @@ fn every_verb_about_what_is_planned_asks_what_the_service_answers() {
             "GET /admin/oncall",
             none.clone(),
             &oncall,
-            &["OVR-2  primary   ada  5     12     key_1"],
+            &["OVR-2  primary   ada  1970-01-01T00:00:05Z  1970-01-01T00:00:12Z  key_1"],
         ),
         (
             "oncall override add primary ada --until 12",
@@ -261,7 +267,9 @@ fn every_verb_about_what_is_planned_asks_what_the_service_answers() {
             "GET /admin/maintenance",
             none.clone(),
             &windows,
-            &["MNT-1  in_progress  ledger, http  5     12     key_1  a disk"],
+            &[
+                "MNT-1  in_progress  ledger, http  1970-01-01T00:00:05Z  1970-01-01T00:00:12Z  key_1  a disk",
+            ],
         ),
         (
             "maintenance end MNT-1",
