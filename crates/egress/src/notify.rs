@@ -232,6 +232,8 @@ struct Channel {
     deadline: Duration,
     rate: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>,
     pause: Mutex<Pause>,
+    /// What stood in the way of the last attempt.
+    why: Mutex<Option<&'static str>>,
 }
 
 enum Far {
@@ -304,6 +306,10 @@ impl Courier for Channels {
     fn deliver<'a>(&'a self, channel: &'a str, notice: &'a Notice) -> Boxed<'a, Delivery> {
         Box::pin(Channels::deliver(self, channel, notice))
     }
+
+    fn why(&self, channel: &str) -> Option<&'static str> {
+        *self.0.iter().find(|known| known.name == channel)?.lock_why()
+    }
 }
 
 fn shared(
@@ -333,6 +339,7 @@ impl Channel {
             deadline: config.deadline,
             rate: RateLimiter::direct_with_clock(quota, MonotonicClock),
             pause: Mutex::new(Pause::default()),
+            why: Mutex::default(),
         }
     }
 
@@ -346,14 +353,53 @@ impl Channel {
         }
         let made = now();
         if let Some(after) = self.wait(made) {
+            self.note("its rate is used up, or it has asked for a pause");
             return Delivery::Retry { after: Some(after) };
         }
+        self.note(match self.far {
+            Far::Mail(_) => "the server takes no mail now, or cannot be reached",
+            Far::Http(_) => "its answer is not understood",
+        });
         let until = made + self.deadline;
         let delivery = match &self.far {
             Far::Mail(mailer) => mailer.deliver(&self.name, notice, until).await,
             Far::Http(address) => self.request(address, notice, until).await,
         };
+        match delivery {
+            Delivery::Delivered { .. } => *self.lock_why() = None,
+            Delivery::Refused { why } => self.note(why),
+            Delivery::Unknown if matches!(self.far, Far::Mail(_)) => {
+                self.note("the server has not answered");
+            }
+            Delivery::Retry { .. } | Delivery::Unknown => {}
+        }
         self.learn(delivery, made)
+    }
+
+    fn note(&self, why: &'static str) {
+        *self.lock_why() = Some(why);
+    }
+
+    fn lock_why(&self) -> MutexGuard<'_, Option<&'static str>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request, and takes note of what became of it.
+    async fn exchange(
+        &self,
+        address: &Address,
+        request: Outgoing,
+        until: Instant,
+        body_max: usize,
+    ) -> Result<Heard, Lost> {
+        let heard = address.exchange(&self.name, request, until, body_max).await;
+        match &heard {
+            Ok(heard) => self.note(of_status(heard.status)),
+            Err(Lost::Unsent) => self.note("it cannot be reached"),
+            Err(Lost::Unknown) => self.note("it has not answered"),
+            Err(Lost::Unwritable) => {}
+        }
+        heard
     }
 
     /// How long the channel is to be left alone. Where it is not, the attempt is counted.
@@ -423,7 +469,7 @@ impl Channel {
             // Has no address.
             ChannelKind::Email(_) => return Delivery::Refused { why: "it is not spoken to so" },
         };
-        match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
+        match self.exchange(address, request, until, ANSWER_BYTES).await {
             Ok(heard) => read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
@@ -439,7 +485,7 @@ impl Channel {
         page: &statuspage::Page<'_>,
         until: Instant,
     ) -> Delivery {
-        let look = address.exchange(&self.name, statuspage::look(page), until, LOOK_BYTES).await;
+        let look = self.exchange(address, statuspage::look(page), until, LOOK_BYTES).await;
         // A look that was lost has changed nothing.
         let Ok(Heard { status, retry_after, body }) = look else {
             return Delivery::Retry { after: None };
@@ -452,12 +498,22 @@ impl Channel {
         let Some(request) = statuspage::request(notice, page, &plan) else {
             return Delivery::Delivered { remote: None };
         };
-        match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
+        match self.exchange(address, request, until, ANSWER_BYTES).await {
             Ok(heard) => statuspage::read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
             Err(Lost::Unwritable) => Delivery::Refused { why: "the request cannot be written" },
         }
+    }
+}
+
+/// What a status says of a notice that was not taken, where the far side does not refuse it.
+const fn of_status(status: u16) -> &'static str {
+    match status {
+        408 | 409 | 425 | 429 => "it asks to be told later",
+        502 | 504 => "what stands before it has no answer of it",
+        500..=599 => "it answers with an error of its own",
+        _ => "its answer is not understood",
     }
 }
 

@@ -46,5 +46,6 @@ pub use act::{Engine, Options, Parts, Request};
 pub use commit::{Decided, Refused};
 pub use external::{Heard, Sender};
 pub use incidents::WatchParts;
+pub use notices::Tested;
 pub use outage::{SpoolUse, Stage, Writes};
 pub use sight::{CaseView, ConditionView, RuleView, SliView};

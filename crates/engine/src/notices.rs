@@ -13,6 +13,7 @@
 //! worse than one that comes twice.
 
 mod insist;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use dialect::notify::Notice;
 use futures_util::future::join_all;
 use governors::incident::incident_number;
-use governors::notices::Channel;
+use governors::notices::{Channel, NoticesState};
 use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, TellOutcome, Telling};
 use ledger::View;
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ use crate::supervise::Stop;
 use crate::wording::notice;
 use insist::{AGAIN_LAST, AGE_MAX_S, FAILURES_MAX, Quiet, TRIES_MAX, wait};
 
+pub use trial::Tested;
+
 /// The subsystem that tells.
 pub(crate) const NOTICES: &str = "notices_sup";
 
@@ -47,6 +50,8 @@ const LOOK_SHARED: Duration = Duration::from_secs(5);
 const OTHERS: Duration = Duration::from_secs(2);
 /// The wait after a failed look.
 const FAILED_LOOK: Duration = Duration::from_secs(5);
+/// What is said of an attempt that nobody has seen the end of.
+const LEFT: &str = "whoever tried did not live to see the end";
 /// Receipts of one look.
 const LOOK_MAX: usize = 64;
 /// Tells every channel what is for it, each on its own: none waits for another.
@@ -72,6 +77,24 @@ fn stream() -> StreamName {
     StreamName::system(limits::STREAM_NOTICES)
 }
 
+impl Engine {
+    /// What was told over which channel; while a shared store is away, since it is.
+    ///
+    /// # Errors
+    /// The reasons of a store that does not answer.
+    pub async fn notices(&self) -> Result<NoticesState, Refused> {
+        self.notices_at(&self.outage().spools.current()).await
+    }
+
+    async fn notices_at(&self, place: &Place) -> Result<NoticesState, Refused> {
+        let loaded = match place {
+            Some(spool) => self.load_lane(&stream().lane(spool.lane)).await?,
+            None => self.load(&stream()).await?,
+        };
+        Ok(loaded.live.now.state.notices().cloned().unwrap_or_default())
+    }
+}
+
 /// One channel.
 struct Teller {
     engine: Engine,
@@ -82,7 +105,7 @@ struct Teller {
     chain: Cursor,
     lane: Option<(LaneId, Cursor)>,
     /// The end of an attempt that the store has not taken yet.
-    owed: Option<(ReceiptId, TellOutcome)>,
+    owed: Option<(ReceiptId, TellOutcome, Option<&'static str>)>,
     /// What is not to be told again for a while.
     quiet: Option<Quiet>,
 }
@@ -149,7 +172,7 @@ impl Teller {
         }
         let Ok(Some(channel)) = self.channel(&None).await else { return };
         if let Some(open) = channel.open {
-            let _ = self.settle(&None, open.attempt, TellOutcome::Unknown).await;
+            let _ = self.settle(&None, open.attempt, TellOutcome::Unknown, Some(LEFT)).await;
         }
     }
 
@@ -187,8 +210,8 @@ impl Teller {
 
     /// Seals the end of an attempt that the store has not taken before.
     async fn pay(&mut self) -> Result<(), Refused> {
-        let Some((attempt, outcome)) = self.owed else { return Ok(()) };
-        match self.settle(&None, attempt, outcome).await {
+        let Some((attempt, outcome, why)) = self.owed else { return Ok(()) };
+        match self.settle(&None, attempt, outcome, why).await {
             Ok(()) => {}
             // Somebody took it for nobody's, and will tell it again.
             Err(refused) if refused.reason == Reason::StateError => {}
@@ -218,7 +241,7 @@ impl Teller {
             if !open.is_nobodys(self.engine.clock().now()) {
                 return Ok(Next::Wait(OTHERS));
             }
-            self.settle(place, open.attempt, TellOutcome::Unknown).await?;
+            self.settle(place, open.attempt, TellOutcome::Unknown, Some(LEFT)).await?;
             return Ok(Next::Turn);
         }
         if channel.next > due.stored.seq {
@@ -303,10 +326,12 @@ impl Teller {
             return Ok(Next::Wait(FAILED_LOOK));
         };
         let is_shown_later = failures > 0 && is_outdated && self.facts.shows_states();
+        let mut why_not = None;
         let (outcome, after) = if has_heard_more || is_shown_later || is_outpaced {
             (TellOutcome::Superseded, Duration::ZERO)
         } else {
             let delivery = self.courier.deliver(&self.facts.name, &notice).await;
+            why_not = why(&*self.courier, &self.facts.name, &delivery);
             let tried = tried.once_more(&delivery);
             let is_left = matches!(delivery, Delivery::Retry { .. } | Delivery::Unknown);
             let is_needless = (is_left && (tried.is_old || tried.is_unsure()))
@@ -323,9 +348,9 @@ impl Teller {
             // Before the outcome is sealed: a death in between would leave it untold.
             self.have_others_told(&incident).await;
         }
-        if let Err(refused) = self.settle(place, attempt, outcome).await {
+        if let Err(refused) = self.settle(place, attempt, outcome, why_not).await {
             if place.is_none() {
-                self.owed = Some((attempt, outcome));
+                self.owed = Some((attempt, outcome, why_not));
             }
             return Err(refused);
         }
@@ -432,8 +457,10 @@ impl Teller {
         place: &Place,
         attempt: ReceiptId,
         outcome: TellOutcome,
+        why: Option<&'static str>,
     ) -> Result<(), Refused> {
-        self.act(place, NoticeChange::Told { attempt, outcome }).await.map(drop)
+        let why = why.map(str::to_owned);
+        self.act(place, NoticeChange::Told { attempt, outcome, why }).await.map(drop)
     }
 
     /// The receipt of what was decided. Places mean nothing in another chain, and so this goes where
@@ -451,6 +478,26 @@ impl Teller {
             None => self.engine.act_in_ledger(request, None, None).await?,
         };
         Ok(decided.map(|decided| decided.receipt.id))
+    }
+}
+
+/// What stood in the way of an attempt, in our own words.
+fn why(courier: &dyn Courier, channel: &str, delivery: &Delivery) -> Option<&'static str> {
+    match *delivery {
+        Delivery::Delivered { .. } => None,
+        Delivery::Refused { why } => Some(why),
+        Delivery::Retry { .. } => Some(courier.why(channel).unwrap_or("it was not taken yet")),
+        Delivery::Unknown => Some(courier.why(channel).unwrap_or("nobody knows what became of it")),
+    }
+}
+
+/// What an attempt has come to by itself.
+const fn short(delivery: &Delivery) -> TellOutcome {
+    match delivery {
+        Delivery::Delivered { .. } => TellOutcome::Delivered,
+        Delivery::Refused { .. } => TellOutcome::Refused,
+        Delivery::Retry { .. } => TellOutcome::Again,
+        Delivery::Unknown => TellOutcome::Unknown,
     }
 }
 

@@ -20,6 +20,10 @@ pub trait Courier: Send + Sync {
     /// Makes one attempt, within the channel's own deadline. Dropped in the middle it may have delivered
     /// the notice all the same: as [`Delivery::Unknown`].
     fn deliver<'a>(&'a self, channel: &'a str, notice: &'a Notice) -> Boxed<'a, Delivery>;
+
+    /// What stood in the way of the last attempt, in our own words and never in those of the far side;
+    /// `None` where nothing did, or nobody knows more than the outcome says.
+    fn why(&self, channel: &str) -> Option<&'static str>;
 }
 
 /// What is known of a channel.

@@ -359,7 +359,8 @@ fn admin_contract(admin: Admin) -> Contract {
         | Admin::Incident
         | Admin::IncidentAct
         | Admin::PostMortem
-        | Admin::Channels => incidents::contract(admin).unwrap_or_else(Contract::operator),
+        | Admin::Channels
+        | Admin::ChannelTest => incidents::contract(admin).unwrap_or_else(Contract::operator),
         Admin::OnCall
         | Admin::OverrideAdd
         | Admin::OverrideEnd

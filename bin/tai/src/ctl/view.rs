@@ -10,8 +10,18 @@ use types::Micros;
 const NOTHING: &str = "-";
 
 /// The columns whose numbers are unix seconds.
-const TIMES: [&str; 8] =
-    ["from", "until", "since", "opened", "next_page", "next_update", "issued_at", "expires_at"];
+const TIMES: [&str; 10] = [
+    "from",
+    "until",
+    "since",
+    "opened",
+    "next_page",
+    "next_update",
+    "issued_at",
+    "expires_at",
+    "last_taken",
+    "last_failed",
+];
 
 /// How a good answer is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,8 +112,18 @@ impl View {
             "title",
         ],
     };
-    pub(crate) const CHANNELS: View =
-        View::Table { list: "channels", columns: &["name", "next", "failures", "telling"] };
+    pub(crate) const CHANNELS: View = View::Table {
+        list: "channels",
+        columns: &[
+            "name",
+            "next",
+            "failures",
+            "telling",
+            "last_taken",
+            "last_failed",
+            "last_error",
+        ],
+    };
     pub(crate) const ONCALL: View =
         View::Table { list: "oncall", columns: &["rotation", "who", "override", "channels"] };
     pub(crate) const OVERRIDES: View = View::Table {

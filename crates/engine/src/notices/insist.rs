@@ -13,7 +13,7 @@ use governors::notices::NoticesState;
 use ledger::View;
 use tokio::time::Instant;
 
-use super::{LOOK_MAX, Place, Teller, lists, names, stream};
+use super::{LOOK_MAX, Place, Teller, lists, names};
 use crate::commit::Refused;
 use crate::ports::Stored;
 
@@ -147,10 +147,6 @@ impl Teller {
 
     /// What is known of all channels in the chain or the lane.
     pub(super) async fn notices(&self, place: &Place) -> Result<NoticesState, Refused> {
-        let loaded = match place {
-            Some(spool) => self.engine.load_lane(&stream().lane(spool.lane)).await?,
-            None => self.engine.load(&stream()).await?,
-        };
-        Ok(loaded.live.now.state.notices().cloned().unwrap_or_default())
+        self.engine.notices_at(place).await
     }
 }

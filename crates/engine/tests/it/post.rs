@@ -61,6 +61,10 @@ impl Courier for Post {
         self.channels.clone()
     }
 
+    fn why(&self, _: &str) -> Option<&'static str> {
+        None
+    }
+
     fn deliver<'a>(&'a self, channel: &'a str, notice: &'a Notice) -> Boxed<'a, Delivery> {
         self.told.lock().unwrap().push((channel.to_owned(), notice.clone()));
         let planned = self.planned.lock().unwrap().get_mut(channel).and_then(VecDeque::pop_front);

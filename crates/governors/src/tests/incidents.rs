@@ -445,7 +445,9 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         };
         assert!(refused(&chain, &telling("slack", 6)), "one is open");
         assert!(refused(&chain, &telling("mail", 5)), "never begun");
-        let told = Command::Notice(NoticeChange::Told { attempt: ids[0], outcome });
+        let is_taken = outcome == TellOutcome::Delivered;
+        let why = (!is_taken).then(|| "it cannot be reached".to_owned());
+        let told = Command::Notice(NoticeChange::Told { attempt: ids[0], outcome, why });
         chain.act(START.plus_secs(2), &told);
         assert!(refused(&chain, &told), "settled once");
         let ended = outcome.is_final();
@@ -456,10 +458,39 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
         assert_eq!(channel.is_unknown, outcome == TellOutcome::Unknown);
         assert_eq!((channel.failures, channel.next), if ended { (0, 6) } else { (1, 5) });
-        assert_eq!(channel.has_taken(5), outcome == TellOutcome::Delivered, "{outcome:?}");
+        assert_eq!((channel.has_taken(5), channel.has_heard_of("INC-1")), (is_taken, is_taken));
+        let at = Some(START.plus_secs(2).0);
+        let is_failed = !is_taken && outcome != TellOutcome::Superseded;
+        assert_eq!(channel.last_taken_us, at.filter(|_| is_taken), "{outcome:?}");
+        assert_eq!(channel.last_failed_us, at.filter(|_| is_failed), "{outcome:?}");
+        let expected = is_failed.then_some("it cannot be reached");
+        assert_eq!(channel.last_error.as_deref(), expected, "{outcome:?}");
         let bytes = chain.state.to_snapshot();
         assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
     }
+}
+
+#[test]
+fn a_channel_that_is_tried_on_purpose_shows_how_it_went_and_no_place_moves() {
+    let mut chain = notices();
+    let tested = |channel: &str, outcome, why: Option<&str>| {
+        let (channel, why) = (channel.to_owned(), why.map(str::to_owned));
+        Command::Notice(NoticeChange::Tested { channel, outcome, why })
+    };
+    chain.act(START.plus_secs(1), &telling("slack", 5));
+    let refused = tested("slack", TellOutcome::Refused, Some("it refuses the credentials"));
+    chain.act(START.plus_secs(2), &refused);
+    chain.act(START.plus_secs(3), &tested("slack", TellOutcome::Delivered, None));
+    let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
+    assert_eq!(channel.last_failed_us, Some(START.plus_secs(2).0));
+    assert_eq!(channel.last_taken_us, Some(START.plus_secs(3).0));
+    assert_eq!(channel.last_error.as_deref(), Some("it refuses the credentials"));
+    assert_eq!((channel.next, channel.failures, channel.open.is_some()), (5, 0, true));
+    // One that was never told anything is on record all the same.
+    let (decision, _) = chain.act(START.plus_secs(4), &tested("mail", TellOutcome::Again, None));
+    let Decision::Seal(sealing) = decision else { panic!("it is on record") };
+    assert_eq!(sealing.drafts[0].rule.as_deref(), Some("notice.test"));
+    assert!(chain.state.notices().unwrap().channel("mail").is_none());
 }
 
 /// The story that a chain's receipts tell.

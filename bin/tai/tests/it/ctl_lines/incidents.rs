@@ -19,7 +19,9 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
     let incidents = json!({"incidents": [&incident]});
     let opened = json!({"id": "rcpt_08", "type": "transition", "subject": "INC-4"});
     let channels = json!({"channels": [{"name": "slack", "next": 7, "failures": 2,
-        "telling": true}]});
+        "telling": true, "last_taken": 7, "last_failed": 9, "last_error": "it refuses the credentials"}]});
+    let tried = json!({"channel": "slack", "outcome": "again", "error": "it cannot be reached",
+        "remote": null, "took_ms": 3, "receipt_id": "rcpt_07"});
     let slis = json!({"at": 7, "slis": [{"name": "slo.budget", "labels": {"slo": "availability"},
         "value": 0.5, "missing": "", "unit": "ratio", "window": "5m", "samples": 20,
         "help": "What is left.", "promql": "min (x)"}]});
@@ -99,7 +101,9 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             "GET /admin/incidents",
             none.clone(),
             &incidents,
-            &["INC-3  sev2      identified  ledger  http, ledger  5       -                12"],
+            &[
+                "INC-3  sev2      identified  ledger  http, ledger  1970-01-01T00:00:05Z  -                1970-01-01T00:00:12Z",
+            ],
         ),
         (
             "incidents show INC-3",
@@ -185,7 +189,22 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             &receipt,
             &["done"],
         ),
-        ("channels", "GET /admin/channels", none, &channels, &["slack  7     2         true"]),
+        (
+            "channels",
+            "GET /admin/channels",
+            none.clone(),
+            &channels,
+            &[
+                "slack  7     2         true     1970-01-01T00:00:07Z  1970-01-01T00:00:09Z  it refuses the credentials",
+            ],
+        ),
+        (
+            "channels test a/b",
+            "POST /admin/channels/a%2Fb/test",
+            none,
+            &tried,
+            &["outcome: again", "error: it cannot be reached", "receipt_id: rcpt_07"],
+        ),
     ];
     assert_asked(table);
 }
