@@ -1,5 +1,5 @@
-//! The engine's commit path on every backend that runs here, with the backend's own limit beside it;
-//! and one hot tenant that three instances decide on.
+//! The engine's commit path on every backend that runs here, with the backend's own limit beside
+//! it; and one hot tenant that three instances decide on.
 //!
 //! Owns: the cases and how they are driven. Refuses to know: how a backend works.
 

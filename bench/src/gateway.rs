@@ -2,7 +2,8 @@
 //!
 //! Owns: the cells, their order and the bars. Refuses to know: how a subject is installed, started
 //! or asked. All subjects run from the beginning and each cell is measured on one after the other,
-//! so that what else the machine does meets all of them alike; only figures of one run are compared.
+//! so that what else the machine does meets all of them alike; only figures of one run are
+//! compared.
 
 mod client;
 mod installed;

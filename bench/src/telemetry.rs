@@ -1,8 +1,8 @@
 //! What looking at the service costs it: collectors of its log that are there, refuse or hang, and
 //! `/metrics` with many tenants.
 //!
-//! Owns: the collectors, the phases in turn, and what is read of `/metrics`. Refuses to know: how lines
-//! are kept and how figures are written down.
+//! Owns: the collectors, the phases in turn, and what is read of `/metrics`. Refuses to know: how
+//! lines are kept and how figures are written down.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

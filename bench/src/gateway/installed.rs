@@ -14,8 +14,8 @@ pub(super) const LITELLM: &str = "1.106.2";
 pub(super) const TENSORZERO: &str = "2026.6.0";
 pub(super) const LITELLM_RS: &str = "0.9.0";
 pub(super) const PORTKEY: &str = "1.15.2";
-/// The packages that serve its HTTP: a plain install takes the latest that its range admits, and its
-/// streams answer 500 on those.
+/// The packages that serve its HTTP: a plain install takes the latest that its range admits, and
+/// its streams answer 500 on those.
 const PORTKEY_SERVED_BY: [&str; 3] =
     ["hono@4.9.7", "@hono/node-server@1.13.8", "@hono/node-ws@1.2.0"];
 

@@ -1,7 +1,7 @@
 //! Something that calls go through: a process group, how it is asked, and what it has switched on.
 //!
-//! Owns: the list of subjects, their lives, and the two that are hardly more than a wire. Refuses to
-//! know: what is measured.
+//! Owns: the list of subjects, their lives, and the two that are hardly more than a wire. Refuses
+//! to know: what is measured.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,7 +1,7 @@
 //! The provider behind every subject: answers that were made before, for a few microseconds each.
 //!
-//! Owns: a process of its own, what it answers and how it is started. Refuses to know: who asks, and
-//! what a request says beyond the three words that choose an answer.
+//! Owns: a process of its own, what it answers and how it is started. Refuses to know: who asks,
+//! and what a request says beyond the three words that choose an answer.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -21,7 +21,8 @@ const PORT: &str = "PORT";
 /// The setting that the command line may state.
 pub(crate) const ROLE: &str = "SERVICE_ROLE";
 
-/// One variable of the environment that is no setting. An empty one counts as unset, as settings do.
+/// One variable of the environment that is no setting. An empty one counts as unset, as settings
+/// do.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -99,7 +100,7 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
         say(&format!("{:name_width$}  {value:value_width$}  {}", origin.name, origin.source));
     }
     match prepare(&resolved.settings) {
-        Ok(Prepared { rules, providers, watch, bodies }) => {
+        Ok(Prepared { rules, providers, watch, bodies, gaps }) => {
             say(&format!("catalogue {} is valid", rules.catalogue.version));
             let names = providers.models.providers().map(|provider| provider.name);
             say(&format!("providers: {}", names.collect::<Vec<_>>().join(", ")));
@@ -112,6 +113,7 @@ pub(crate) fn show(resolved: &Resolved) -> anyhow::Result<ExitCode> {
             for person in people.filter(|person| person.channels.is_empty()) {
                 complain(&format!("tai: no channel that is set up reaches {}", person.name));
             }
+            gaps.iter().for_each(|gap| complain(&format!("tai: {gap}")));
             if let Some(file) = bodies {
                 say(&format!("validation rules are valid: {}", file.note));
             }

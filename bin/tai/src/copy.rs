@@ -43,8 +43,8 @@ impl Image {
     }
 }
 
-/// Copies the ledger of one service's settings into the store of another's. True when both ends hold
-/// the same afterwards.
+/// Copies the ledger of one service's settings into the store of another's. True when both ends
+/// hold the same afterwards.
 pub(crate) fn run(from: &Settings, to: &Settings) -> anyhow::Result<bool> {
     if is_same_place(from, to) {
         bail!("source and target are the same store");

@@ -1,7 +1,7 @@
 //! What the service sends elsewhere about itself: its log, and spans.
 //!
-//! Owns: from settings to who is sent what, and that the end waits a moment for the last of it. Refuses
-//! to know: how anything is sent, and what a line or a span says.
+//! Owns: from settings to who is sent what, and that the end waits a moment for the last of it.
+//! Refuses to know: how anything is sent, and what a line or a span says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,8 @@ impl Collectors {
         let spans = self.spans.map(|collector| {
             let share = settings.tracing_sample_rate.billionths();
             let made = Tracer::new(Arc::new(SystemClock::default()), share);
-            // One for the life of the process: a context that is copied with each poll can then hold it.
+            // One for the life of the process: a context that is copied with each poll can then
+            // hold it.
             let made: &'static Tracer = Box::leak(Box::new(made));
             tracer = Some(made);
             let pairs = settings.otel_exporter_otlp_headers.as_ref();

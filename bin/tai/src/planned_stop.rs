@@ -1,10 +1,10 @@
 //! The mark of a stop that is meant: a signal, `tai ctl stop`, a graceful restart.
 //!
-//! Owns: the file, which the service leaves when it begins to stop and takes away once it serves again,
-//! and what it says. Refuses to know: who looks, and how long a stop may last.
+//! Owns: the file, which the service leaves when it begins to stop and takes away once it serves
+//! again, and what it says. Refuses to know: who looks, and how long a stop may last.
 //!
-//! What if the process dies here? Half a mark is none. One that was never taken away covers nothing but
-//! its own time.
+//! What if the process dies here? Half a mark is none. One that was never taken away covers nothing
+//! but its own time.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,7 +1,7 @@
 //! The providers' file: who serves which models, and what is there without a file.
 //!
-//! Owns: the format of the file and its defaults. Refuses to know: how a provider is called, and what
-//! a model costs. Keys are named by their environment variable, never written here.
+//! Owns: the format of the file and its defaults. Refuses to know: how a provider is called, and
+//! what a model costs. Keys are named by their environment variable, never written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -298,7 +298,8 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// A label of metrics and the name of a header live as long as the process, and settings are read once.
+/// A label of metrics and the name of a header live as long as the process, and settings are read
+/// once.
 pub(crate) fn leak(text: &str) -> &'static str {
     Box::leak(text.to_owned().into_boxed_str())
 }

@@ -60,8 +60,8 @@ impl Intake for Signals {
             };
             match self.0.take(decoded).await {
                 Ok(_) => Taken::Done,
-                // A publisher's mistake is the dead letters' business, and not worth a place in hand
-                // until somebody mends it: a replay decides it then.
+                // A publisher's mistake is the dead letters' business, and not worth a place in
+                // hand until somebody mends it: a replay decides it then.
                 Err(refused) if refused.reason.blame() == Blame::Caller => {
                     self.poison(&message, refused.reason)
                 }

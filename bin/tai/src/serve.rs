@@ -21,6 +21,7 @@ use engine::supervise::Worker;
 use engine::{Engine, Parts, WatchParts};
 use gateway::{Gateway, Process};
 use governors::Rules;
+use governors::oncall::Gap;
 use sd_notify::NotifyState;
 use settings::{ServiceRole, Settings};
 use telemetry::LogHandle;
@@ -57,6 +58,8 @@ pub(crate) struct Prepared {
     pub(crate) watch: Watch,
     /// The operator's rules for bodies, where there is a file of them.
     pub(crate) bodies: Option<RulesFile>,
+    /// Steps of the ladders that are of no use with the channels that are set up.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// What a start that is given up has to end in: nobody waits for it but the operator.
@@ -182,7 +185,7 @@ async fn serve(
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
-    Prepared { rules, providers, watch, bodies }: Prepared,
+    Prepared { rules, providers, watch, bodies, gaps: _ }: Prepared,
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
@@ -376,8 +379,8 @@ impl Signals {
         })
     }
 
-    /// Returns when asked to stop. SIGUSR1 writes out the log to wherever it goes and opens its file
-    /// anew, as logrotate's scripts ask for; a hangup is no reason to stop.
+    /// Returns when asked to stop. SIGUSR1 writes out the log to wherever it goes and opens its
+    /// file anew, as logrotate's scripts ask for; a hangup is no reason to stop.
     async fn asked(&mut self, log: &Arc<LogHandle>) {
         loop {
             tokio::select! {
@@ -394,8 +397,8 @@ impl Signals {
     }
 }
 
-/// The catalogue and the providers in force, after a look at what no single setting shows. A mistake
-/// names the setting, never its value.
+/// The catalogue and the providers in force, after a look at what no single setting shows. A
+/// mistake names the setting, never its value.
 pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let has_secret = settings.hmac_secret_key.is_some() || settings.jwt_secret_key.is_some();
     if settings.verify_signatures && !has_secret {
@@ -428,10 +431,12 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let watch = watch::read(settings, &variable)?;
     let channels = watch.names();
     let channels: Vec<&str> = channels.iter().map(|name| &**name).collect();
+    // Where nothing is set up, that is all there is to say.
+    let gaps = if channels.is_empty() { Vec::new() } else { rules.oncall().gaps(&channels) };
     // A step that would tell nobody is no step.
     let rules = Arc::new(rules.with_channels(&channels));
     let bodies = rules_file::read(settings)?;
-    Ok(Prepared { rules, providers, watch, bodies })
+    Ok(Prepared { rules, providers, watch, bodies, gaps })
 }
 
 /// Who is asked to act outside, if somebody is.

@@ -1,13 +1,14 @@
-//! `tai watch`: a second process that looks at the service from outside, and tells people when it is
-//! dead or silent.
+//! `tai watch`: a second process that looks at the service from outside, and tells people when it
+//! is dead or silent.
 //!
 //! Owns: the order and the pace of probes, pages, heartbeats and what follows an outage. Refuses to
-//! know: the inside of the service. It opens no ledger and no port, so that nothing that the service
-//! dies of is in here too.
+//! know: the inside of the service. It opens no ledger and no port, so that nothing that the
+//! service dies of is in here too.
 //!
-//! Three failed probes in a row begin an outage and three good ones end it. A stop that is meant is none
-//! until it lasts too long. Each channel is told on its own, until it has taken it. While the service is up, somebody outside hears a heartbeat: whoever
-//! misses it knows that the service, the watcher or the whole machine is gone.
+//! Three failed probes in a row begin an outage and three good ones end it. A stop that is meant is
+//! none until it lasts too long. Each channel is told on its own, until it has taken it. While the
+//! service is up, somebody outside hears a heartbeat: whoever misses it knows that the service, the
+//! watcher or the whole machine is gone.
 
 mod book;
 mod hook;
@@ -47,8 +48,8 @@ use hook::{Hook, Unheard};
 use probe::{Streak, Turn, Verdict};
 use shelf::Shelf;
 
-/// What hears that the service is up. A variable, since the URL is a key: an argument would be in the
-/// list of processes.
+/// What hears that the service is up. A variable, since the URL is a key: an argument would be in
+/// the list of processes.
 const HEARTBEAT_VARIABLE: &str = "WATCH_HEARTBEAT_URL";
 /// What restarts the service, or rolls it back; a key as well.
 const RESTART_VARIABLE: &str = "WATCH_RESTART_URL";
@@ -84,8 +85,8 @@ pub(crate) struct Watching {
     /// Seconds between heartbeats to WATCH_HEARTBEAT_URL.
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
     heartbeat: Duration,
-    /// File of the state; `WATCH_STATE_FILE`, or `tai-watch.json` in the working directory, when left
-    /// out.
+    /// File of the state; `WATCH_STATE_FILE`, or `tai-watch.json` in the working directory, when
+    /// left out.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// File that holds an operator's key; `TAI_KEY` when left out. Only leases need it.
@@ -308,8 +309,8 @@ impl Watcher {
         }
     }
 
-    /// An outage begins, unless the service was stopped on purpose and may still come back: then this
-    /// is since when it is down.
+    /// An outage begins, unless the service was stopped on purpose and may still come back: then
+    /// this is since when it is down.
     async fn died(&self, since: Micros, reason: &str) -> Option<Micros> {
         if self.is_meant().await {
             return Some(since);
@@ -463,8 +464,8 @@ impl Watcher {
         }
     }
 
-    /// Asks for a restart, once in an outage and not before the page is on its way. Where nobody was
-    /// reached it is asked again for some time.
+    /// Asks for a restart, once in an outage and not before the page is on its way. Where nobody
+    /// was reached it is asked again for some time.
     async fn restart(&self) {
         let Some(hook) = &self.parts.restart else { return std::future::pending().await };
         let mut changes = self.shelf.changes();

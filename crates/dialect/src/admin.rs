@@ -126,7 +126,8 @@ pub fn budget(bytes: &[u8], limits: &JsonLimits) -> Result<BudgetOrder, Fault> {
 /// Reads the body of a key order. An empty body is an empty object.
 ///
 /// # Errors
-/// The refusals of [`json::parse`], [`types::Reason::InvalidField`], [`types::Reason::InvalidTenantId`].
+/// The refusals of [`json::parse`], [`types::Reason::InvalidField`],
+/// [`types::Reason::InvalidTenantId`].
 pub fn key(bytes: &[u8], limits: &JsonLimits) -> Result<KeyOrder, Fault> {
     let members = object(bytes, limits)?;
     let fields = Fields::new(&members, "");

@@ -1,13 +1,13 @@
 //! What clients and providers of models say to each other, in three dialects.
 //!
-//! Owns: the shapes of OpenAI's, Anthropic's and Gemini's bodies, streams and errors, what of one can
-//! be said in another, and how usage becomes disjoint buckets. Refuses to know: which provider is
-//! asked, what a call costs, sockets, clocks and randomness: ids and times are arguments.
+//! Owns: the shapes of OpenAI's, Anthropic's and Gemini's bodies, streams and errors, what of one
+//! can be said in another, and how usage becomes disjoint buckets. Refuses to know: which provider
+//! is asked, what a call costs, sockets, clocks and randomness: ids and times are arguments.
 //!
 //! Where client and provider speak the same dialect, bytes pass through but for a few members, so
-//! that what this module has never heard of arrives as it was sent. Everything else goes through one
-//! neutral meaning; what it cannot hold is refused by name ([`Unsupported`]), never dropped. Dropped
-//! are only hints that change no answer, and they are listed where each dialect is read.
+//! that what this module has never heard of arrives as it was sent. Everything else goes through
+//! one neutral meaning; what it cannot hold is refused by name ([`Unsupported`]), never dropped.
+//! Dropped are only hints that change no answer, and they are listed where each dialect is read.
 
 use std::borrow::Cow;
 
@@ -71,8 +71,8 @@ pub fn auth(api: Api, key: &str) -> Vec<(&'static str, String)> {
     }
 }
 
-/// The path of something that a model of Gemini's does. A name is one segment whatever is in it: it may
-/// be the client's own, and must not lead anywhere else.
+/// The path of something that a model of Gemini's does. A name is one segment whatever is in it: it
+/// may be the client's own, and must not lead anywhere else.
 fn gemini_path(model: &str, verb: &str) -> String {
     let mut path = "/models/".to_owned();
     for byte in model.bytes() {
@@ -90,8 +90,8 @@ fn gemini_path(model: &str, verb: &str) -> String {
 /// What is changed in a request on its way to a provider, besides the name of the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Edits {
-    /// Tokens that the whole answer may have, over all choices; lowers what the client asked for and
-    /// is set where it asked for nothing.
+    /// Tokens that the whole answer may have, over all choices; lowers what the client asked for
+    /// and is set where it asked for nothing.
     pub output_cap: Option<u64>,
     /// Asks for usage at the end of a stream, even if the client did not.
     pub want_usage: bool,
@@ -111,8 +111,8 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {why}")]
 pub struct Unsupported {
-    /// Where it stands, such as `messages[2].content[0].input_audio`. Of names that the caller chose
-    /// it holds only those that are plain words.
+    /// Where it stands, such as `messages[2].content[0].input_audio`. Of names that the caller
+    /// chose it holds only those that are plain words.
     pub field: String,
     /// What is the matter with it; follows the field in a sentence.
     pub why: Cow<'static, str>,

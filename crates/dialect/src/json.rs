@@ -38,8 +38,8 @@ impl Default for JsonLimits {
 /// Time is linear in `bytes` but for the ordered map of each object. Refused with
 /// [`Reason::InvalidMessageFormat`]: an empty body, anything but UTF-8 without a byte order mark,
 /// duplicate members at any level (compared after unescaping), more nesting than the limit (before
-/// it is descended into) or more nodes (before they are built), lone surrogates, characters U+0000 to U+001F in strings or names,
-/// numbers outside the range of a double, and bytes after the value.
+/// it is descended into) or more nodes (before they are built), lone surrogates, characters U+0000
+/// to U+001F in strings or names, numbers outside the range of a double, and bytes after the value.
 pub fn parse(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
     parse_named(bytes, limits, "body")
 }
@@ -49,7 +49,8 @@ pub fn parse_named(bytes: &[u8], limits: JsonLimits, name: &'static str) -> Resu
     parse_strict(bytes, limits, name, false)
 }
 
-/// As [`parse`], for bodies whose strings are texts for people: they may hold tabs and ends of lines.
+/// As [`parse`], for bodies whose strings are texts for people: they may hold tabs and ends of
+/// lines.
 pub(crate) fn parse_prose(bytes: &[u8], limits: JsonLimits) -> Result<Value, Fault> {
     parse_strict(bytes, limits, "body", true)
 }

@@ -1,5 +1,6 @@
-//! Inbound bytes to meaning: strict JSON, the Pub/Sub push envelope, the marketplace bodies, and what
-//! clients and providers of models say to each other, and what people are told about incidents.
+//! Inbound bytes to meaning: strict JSON, the Pub/Sub push envelope, the marketplace bodies, and
+//! what clients and providers of models say to each other, and what people are told about
+//! incidents.
 //!
 //! Owns: which bodies are understood, what each member may hold, and how a refusal is worded.
 //! Refuses to know: routes, credentials, states of entitlements, and what is stored of a request.

@@ -1,11 +1,11 @@
 //! What people and other tools are told about an incident, and what other tools tell us.
 //!
-//! Owns: what a notice holds, how it is worded for each kind of channel within that channel's limits,
-//! what the far side's answer means, and which alerts of others are understood. Refuses to know: sockets,
-//! clocks, who is on call, and whether a notice has been told before.
+//! Owns: what a notice holds, how it is worded for each kind of channel within that channel's
+//! limits, what the far side's answer means, and which alerts of others are understood. Refuses to
+//! know: sockets, clocks, who is on call, and whether a notice has been told before.
 //!
-//! Every text of a notice may come from anywhere: it is escaped, cut on the border of a character and
-//! never part of a header or of a path as it is.
+//! Every text of a notice may come from anywhere: it is escaped, cut on the border of a character
+//! and never part of a header or of a path as it is.
 
 pub mod alertmanager;
 mod answer;
@@ -29,8 +29,8 @@ pub use answer::Delivery;
 /// What is to be told, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// Unique per transition, at most 128 characters: what the far side recognises a repeat by, where
-    /// it can.
+    /// Unique per transition, at most 128 characters: what the far side recognises a repeat by,
+    /// where it can.
     pub id: String,
     /// The incident, such as `INC-7`.
     pub incident: String,
@@ -164,13 +164,14 @@ impl Method {
     }
 }
 
-/// A request that is ready to be sent. Path, headers and body may hold secrets, and so `Debug` shows
-/// none of them.
+/// A request that is ready to be sent. Path, headers and body may hold secrets, and so `Debug`
+/// shows none of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The method.
     pub method: Method,
-    /// Behind the channel's address, with a leading slash; empty where the address is the whole of it.
+    /// Behind the channel's address, with a leading slash; empty where the address is the whole of
+    /// it.
     pub path: String,
     /// Beside host, length, content type and user agent, which the sender sets.
     pub headers: Vec<(&'static str, String)>,

@@ -1,8 +1,8 @@
 //! Which addresses a dependency may be reached at.
 //!
-//! Owns: the ranges that are not the public network, and what each kind of base address may resolve to.
-//! Refuses to know: names. The check is made on what a name resolved to for the very connection that is
-//! about to be made, so that a name which changes its answer gains nothing.
+//! Owns: the ranges that are not the public network, and what each kind of base address may resolve
+//! to. Refuses to know: names. The check is made on what a name resolved to for the very connection
+//! that is about to be made, so that a name which changes its answer gains nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,10 +1,10 @@
 //! A Redis server that keeps answers.
 //!
-//! Owns: one connection to it, how long it is waited for, and that it is left alone while it is away.
-//! Refuses to know: what is kept there, and what becomes of a call without it.
+//! Owns: one connection to it, how long it is waited for, and that it is left alone while it is
+//! away. Refuses to know: what is kept there, and what becomes of a call without it.
 //!
-//! Here there is a task behind the connection: many calls share it, and none of them may wait for it to
-//! be made. While there is none, whoever asks is told so at once.
+//! Here there is a task behind the connection: many calls share it, and none of them may wait for
+//! it to be made. While there is none, whoever asks is told so at once.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,8 +58,9 @@ struct Link {
 struct Connected(MultiplexedConnection, Arc<Notify>);
 
 impl RedisAnswers {
-    /// A server at `redis(s)://[user:password@]host[:port][/database]`. Without TLS it is looked for
-    /// on this machine and on private networks only: what is kept there are answers in clear text.
+    /// A server at `redis(s)://[user:password@]host[:port][/database]`. Without TLS it is looked
+    /// for on this machine and on private networks only: what is kept there are answers in clear
+    /// text.
     ///
     /// # Errors
     /// [`Error::Base`], never with the address, which may hold a password; or what TLS lacks.

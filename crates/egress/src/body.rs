@@ -1,7 +1,7 @@
 //! The body of an answer, as it comes.
 //!
-//! Owns: the clocks between chunks, and what becomes of the connection. Refuses to know: what the bytes
-//! mean, and so when a body is complete other than by HTTP's own rules.
+//! Owns: the clocks between chunks, and what becomes of the connection. Refuses to know: what the
+//! bytes mean, and so when a body is complete other than by HTTP's own rules.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,8 +25,8 @@ pub(crate) struct Body {
     deadline: Instant,
     /// When the gap clock runs out, while somebody waits.
     gap_ends: Option<Instant>,
-    /// Wakes whoever waits. Made with the first wait, and left to run too early rather than set anew
-    /// with each chunk: that is cheaper by a lock per chunk.
+    /// Wakes whoever waits. Made with the first wait, and left to run too early rather than set
+    /// anew with each chunk: that is cheaper by a lock per chunk.
     alarm: Option<Pin<Box<Sleep>>>,
     /// Behind `state`: the connection is closed before its place is given to somebody else.
     held: Held,

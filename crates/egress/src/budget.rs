@@ -1,11 +1,12 @@
 //! How many second attempts a dependency is sent.
 //!
-//! Owns: the window in which calls and retries are counted, and the share. Refuses to know: clocks, and
-//! why somebody wants to try again.
+//! Owns: the window in which calls and retries are counted, and the share. Refuses to know: clocks,
+//! and why somebody wants to try again.
 //!
-//! Callers that each retry twice turn a dependency's bad minute into three times its load, at the moment
-//! when it can bear least. So retries are a share of the calls, over everybody. A share of nothing is
-//! nothing, and a quiet service could never try again; so there is a floor, which is too small to hurt.
+//! Callers that each retry twice turn a dependency's bad minute into three times its load, at the
+//! moment when it can bear least. So retries are a share of the calls, over everybody. A share of
+//! nothing is nothing, and a quiet service could never try again; so there is a floor, which is too
+//! small to hurt.
 
 use std::time::{Duration, Instant};
 

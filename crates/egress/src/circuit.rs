@@ -1,7 +1,7 @@
 //! The breaker of one dependency.
 //!
-//! Owns: when calls are refused, the one probe, and what an operator holds. Refuses to know: clocks,
-//! locks, what a failure is, and who is told of a change; time is an argument.
+//! Owns: when calls are refused, the one probe, and what an operator holds. Refuses to know:
+//! clocks, locks, what a failure is, and who is told of a change; time is an argument.
 //!
 //! The state is worked out and not kept: of failures in a row, of when the last one was, and of the
 //! policy as it is now. So a change of the policy is in force with the next look.
@@ -20,7 +20,8 @@ use engine::outbound::Breaker;
 
 use crate::Policy;
 
-/// What a caller is told who comes while the one probe is under way: its end is not known, and soon.
+/// What a caller is told who comes while the one probe is under way: its end is not known, and
+/// soon.
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 
 /// The breaker.
@@ -29,9 +30,9 @@ pub(crate) struct Circuit {
     failures: u32,
     last_failure: Option<Instant>,
     is_probing: bool,
-    /// Moves on with every opening, closing, probe and order of an operator. A verdict of an attempt
-    /// that was let through before says nothing about now, such as that of a call which hung for a
-    /// minute and comes back after the probe was good.
+    /// Moves on with every opening, closing, probe and order of an operator. A verdict of an
+    /// attempt that was let through before says nothing about now, such as that of a call which
+    /// hung for a minute and comes back after the probe was good.
     generation: u64,
     forced: Option<Breaker>,
     /// The state that was last told.

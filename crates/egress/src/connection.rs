@@ -1,7 +1,7 @@
 //! One connection and what is spoken on it.
 //!
-//! Owns: that the connection moves only while somebody waits for it, and whether it can be used again.
-//! Refuses to know: clocks, who the far side is, what an answer means.
+//! Owns: that the connection moves only while somebody waits for it, and whether it can be used
+//! again. Refuses to know: clocks, who the far side is, what an answer means.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -63,7 +63,8 @@ impl Driver {
 }
 
 impl Connection {
-    /// On the heap, once: it is large, and goes from pool to attempt to body and back with each call.
+    /// On the heap, once: it is large, and goes from pool to attempt to body and back with each
+    /// call.
     pub(crate) async fn open(stream: Stream) -> Result<Box<Connection>, Failure> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES)
@@ -76,8 +77,8 @@ impl Connection {
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn exchange(&mut self, request: Outgoing) -> Result<Exchange, Failure> {
         let Connection { sender, driver } = self;
-        // Asked outside of the runtime's allowance for one turn of a task: where that is used up, an
-        // answer that is there would seem not to be.
+        // Asked outside of the runtime's allowance for one turn of a task: where that is used up,
+        // an answer that is there would seem not to be.
         let mut answer = pin!(unconstrained(sender.try_send_request(request)));
         let answer = poll_fn(|cx| {
             driver.turn(cx);
@@ -127,8 +128,8 @@ impl Connection {
 
 /// What the last turn of the driver has put into the body.
 fn poll_body(body: &mut Incoming) -> Poll<Option<Result<Bytes, Failure>>> {
-    // Nobody has to be woken by the body: only a turn puts anything into it, and after each turn it is
-    // asked. The task would wake itself once more for every chunk.
+    // Nobody has to be woken by the body: only a turn puts anything into it, and after each turn it
+    // is asked. The task would wake itself once more for every chunk.
     let mut cx = Context::from_waker(Waker::noop());
     loop {
         let frame = match Pin::new(&mut *body).poll_frame(&mut cx) {

@@ -1,7 +1,7 @@
 //! How a connection is made.
 //!
-//! Owns: resolving, the check of what was resolved, dialling, TLS. Refuses to know: how long it may take
-//! as a whole, and what is sent.
+//! Owns: resolving, the check of what was resolved, dialling, TLS. Refuses to know: how long it may
+//! take as a whole, and what is sent.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ const LOOKUPS_MAX: usize = 4;
 /// Addresses that one attempt tries.
 const ADDRESSES_MAX: usize = 8;
 
-/// What the system takes in for somebody who does not read; it doubles the number for its own needs.
-/// Left to itself it goes up to several MiB for each connection.
+/// What the system takes in for somebody who does not read; it doubles the number for its own
+/// needs. Left to itself it goes up to several MiB for each connection.
 const RECEIVE_BYTES: u32 = 128 * 1024;
 
 /// Makes connections to one dependency.
@@ -38,8 +38,8 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// `tls` is there where the base address asks for it. `None` where the host cannot be a name in a
-    /// certificate.
+    /// `tls` is there where the base address asks for it. `None` where the host cannot be a name in
+    /// a certificate.
     pub(crate) fn new(base: Arc<Base>, tls: Option<TlsConnector>) -> Option<Dialer> {
         let tls = match tls {
             Some(connector) => Some((connector, ServerName::try_from(base.host.clone()).ok()?)),

@@ -1,7 +1,7 @@
 //! The registry of dependencies, and the port.
 //!
-//! Owns: what a dependency is registered with, and the policy for all of them. Refuses to know: how an
-//! attempt is made.
+//! Owns: what a dependency is registered with, and the policy for all of them. Refuses to know: how
+//! an attempt is made.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub struct Dependency {
     pub in_flight_max: usize,
     /// How long making a connection may take: name, socket and TLS.
     pub connect: Duration,
-    /// Whether it may be at an address that is not on the public network. With plain HTTP it then may
-    /// be nowhere else.
+    /// Whether it may be at an address that is not on the public network. With plain HTTP it then
+    /// may be nowhere else.
     pub is_private_allowed: bool,
 }
 
@@ -39,8 +39,8 @@ pub struct Policy {
     pub threshold: u32,
     /// How long it stays open before a probe is sent (`CIRCUIT_BREAKER_TIMEOUT`).
     pub open_for: Duration,
-    /// Retries within ten seconds, in hundredths of the calls in that time. Ten are let through in any
-    /// case, as a quiet service could not retry at all; with 0 there are none.
+    /// Retries within ten seconds, in hundredths of the calls in that time. Ten are let through in
+    /// any case, as a quiet service could not retry at all; with 0 there are none.
     pub retry_share_pct: u32,
 }
 
@@ -52,7 +52,8 @@ impl Default for Policy {
 
 /// The one way out.
 pub struct Egress {
-    /// In the order of registration; so few that walking through them is the fastest way to find one.
+    /// In the order of registration; so few that walking through them is the fastest way to find
+    /// one.
     peers: Vec<Arc<Peer>>,
     policy: Arc<ArcSwap<Policy>>,
 }
@@ -95,9 +96,9 @@ impl Egress {
         self.peers.iter().for_each(|peer| peer.look());
     }
 
-    /// Holds a dependency's breaker for an operator, or with `None` lets it go: it is closed then, and
-    /// failures are counted anew. Held half open it lets one call at a time through. False where nobody
-    /// is registered under the name.
+    /// Holds a dependency's breaker for an operator, or with `None` lets it go: it is closed then,
+    /// and failures are counted anew. Held half open it lets one call at a time through. False
+    /// where nobody is registered under the name.
     pub fn force(&self, dependency: &str, breaker: Option<Breaker>) -> bool {
         let peer = self.find(dependency);
         if let Some(peer) = peer {
@@ -106,8 +107,8 @@ impl Egress {
         peer.is_some()
     }
 
-    /// Closes connections that have been idle for too long. To be called now and then; while calls are
-    /// made it happens by itself.
+    /// Closes connections that have been idle for too long. To be called now and then; while calls
+    /// are made it happens by itself.
     pub fn sweep(&self) {
         self.peers.iter().for_each(|peer| peer.sweep());
     }

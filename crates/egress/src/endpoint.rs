@@ -38,8 +38,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint of the dependency `name` at `http(s)://host[:port][/path][?query]`. It may be on a private
-    /// network; without https it may be nowhere else. At most `in_flight_max` requests are under way.
+    /// The endpoint of the dependency `name` at `http(s)://host[:port][/path][?query]`. It may be
+    /// on a private network; without https it may be nowhere else. At most `in_flight_max` requests
+    /// are under way.
     ///
     /// # Errors
     /// [`Error::Base`], never with the address.

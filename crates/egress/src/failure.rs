@@ -1,7 +1,8 @@
 //! What a failed attempt is called.
 //!
-//! Owns: the way from what the libraries say to the port's errors, and whether such a failure speaks
-//! against the dependency. Refuses to know: who is told. Nothing that the far side wrote is kept.
+//! Owns: the way from what the libraries say to the port's errors, and whether such a failure
+//! speaks against the dependency. Refuses to know: who is told. Nothing that the far side wrote is
+//! kept.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -25,8 +26,8 @@ impl Failure {
         Failure { error, why: why.into(), is_its_fault: true }
     }
 
-    /// A clock ran out. Where it is the deadline of the whole call, earlier attempts may have used the
-    /// time up: that says nothing about this dependency, whose own clocks had not run out.
+    /// A clock ran out. Where it is the deadline of the whole call, earlier attempts may have used
+    /// the time up: that says nothing about this dependency, whose own clocks had not run out.
     pub(crate) fn clock(clock: Clock) -> Failure {
         Failure {
             error: SendError::Timeout(clock),
@@ -35,8 +36,8 @@ impl Failure {
         }
     }
 
-    /// The request cannot be written as HTTP. The port has no word for a mistake of ours; nobody else
-    /// is blamed for it, and it is logged as what it is.
+    /// The request cannot be written as HTTP. The port has no word for a mistake of ours; nobody
+    /// else is blamed for it, and it is logged as what it is.
     pub(crate) fn request(why: &'static str) -> Failure {
         Failure { error: SendError::Protocol, why: why.into(), is_its_fault: false }
     }

@@ -1,8 +1,8 @@
 //! Whether an attempt may be made, and what is learnt from those that were.
 //!
-//! Owns: the order of pause, breaker, retry budget and bulkhead, and that one which is refused leaves no
-//! trace. Refuses to know: locks, clocks, logs. All of it is one value behind one lock, since an attempt
-//! needs all of it and holds it for less than a microsecond.
+//! Owns: the order of pause, breaker, retry budget and bulkhead, and that one which is refused
+//! leaves no trace. Refuses to know: locks, clocks, logs. All of it is one value behind one lock,
+//! since an attempt needs all of it and holds it for less than a microsecond.
 
 use std::time::Instant;
 

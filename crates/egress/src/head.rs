@@ -1,9 +1,10 @@
 //! The head of a request and the head of an answer.
 //!
-//! Owns: which headers leave, and the three things that are read from an answer. Refuses to know: bodies.
+//! Owns: which headers leave, and the three things that are read from an answer. Refuses to know:
+//! bodies.
 //!
-//! Compression is not asked for: a stream of events would be held back until a block is full, and what
-//! is spent on bytes between data centres is less than what unpacking costs here.
+//! Compression is not asked for: a stream of events would be held back until a block is full, and
+//! what is spent on bytes between data centres is less than what unpacking costs here.
 
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// Which trace it belongs to, by W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The request of an attempt, on behalf of `context`. The port's own headers win over a caller's of the
-/// same name.
+/// The request of an attempt, on behalf of `context`. The port's own headers win over a caller's of
+/// the same name.
 pub(crate) fn request(
     base: &Base,
     attempt: &mut Attempt,
@@ -78,8 +79,8 @@ pub(crate) fn content_type(headers: &HeaderMap) -> String {
     media.trim().to_ascii_lowercase()
 }
 
-/// `Retry-After` from now. A point in time is measured against the answer's own `Date`: the far side's
-/// clock may be wrong, and by the same amount in both.
+/// `Retry-After` from now. A point in time is measured against the answer's own `Date`: the far
+/// side's clock may be wrong, and by the same amount in both.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(ms) = text(RETRY_AFTER_MS).and_then(|ms| ms.parse::<f64>().ok()) {

@@ -1,8 +1,8 @@
 //! The one way out: every call that leaves the process goes through here.
 //!
 //! Owns: connections and TLS, which addresses may be reached, the clocks of an attempt, and what is
-//! known of each dependency's health: breaker, pause, retry budget, bulkhead. Refuses to know: what a
-//! body means, which dependency is tried next, and how a failure is told to a caller.
+//! known of each dependency's health: breaker, pause, retry budget, bulkhead. Refuses to know: what
+//! a body means, which dependency is tried next, and how a failure is told to a caller.
 //!
 //! ```text
 //!   send ─▶ gate (pause, breaker, retry budget, bulkhead) ─▶ pool, or resolve, dial, TLS ─▶ head

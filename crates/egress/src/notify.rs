@@ -1,13 +1,13 @@
 //! The way out for notices: one channel for each place where people or tools are told.
 //!
-//! Owns: how a channel is configured, its rate and its pauses, and that one attempt ends by its deadline
-//! with an outcome that says whether the notice may have left. Refuses to know: which notices there are,
-//! in which order they go, and whether an attempt is the second one.
+//! Owns: how a channel is configured, its rate and its pauses, and that one attempt ends by its
+//! deadline with an outcome that says whether the notice may have left. Refuses to know: which
+//! notices there are, in which order they go, and whether an attempt is the second one.
 //!
-//! Each attempt has its own connection: notices are rare, and one that was kept for a minute may be dead.
-//! Nothing is shared between channels, so one that hangs holds up nobody else. No text of a far side and
-//! no address is in an error, an answer or a log: Slack's address is its key, and Telegram's token is part
-//! of the path.
+//! Each attempt has its own connection: notices are rare, and one that was kept for a minute may be
+//! dead. Nothing is shared between channels, so one that hangs holds up nobody else. No text of a
+//! far side and no address is in an error, an answer or a log: Slack's address is its key, and
+//! Telegram's token is part of the path.
 
 mod http;
 mod smtp;
@@ -56,8 +56,9 @@ pub struct ChannelConfig {
     pub name: String,
     /// What it is.
     pub kind: ChannelKind,
-    /// Whether it may be at an address that is not on the public network. With plain HTTP it then may be
-    /// nowhere else. Without it, plain HTTP reaches this machine only. Mail has a rule of its own.
+    /// Whether it may be at an address that is not on the public network. With plain HTTP it then
+    /// may be nowhere else. Without it, plain HTTP reaches this machine only. Mail has a rule of
+    /// its own.
     pub is_private_allowed: bool,
     /// How long one attempt may take.
     pub deadline: Duration,
@@ -104,8 +105,8 @@ pub enum ChannelKind {
         /// `https://api.statuspage.io` where absent.
         base: Option<String>,
     },
-    /// What takes Alertmanager's webhook, version 4; or, where the address ends in `/api/v2/alerts`,
-    /// Alertmanager itself.
+    /// What takes Alertmanager's webhook, version 4; or, where the address ends in
+    /// `/api/v2/alerts`, Alertmanager itself.
     Alertmanager {
         /// Its address.
         url: Secret,
@@ -116,8 +117,8 @@ pub enum ChannelKind {
     Webhook {
         /// Its address.
         url: Secret,
-        /// The key of the signature in `X-Hub-Signature-256`: HMAC-SHA256 over the body, as `sha256=`
-        /// and hexadecimal digits. Without it there is no signature.
+        /// The key of the signature in `X-Hub-Signature-256`: HMAC-SHA256 over the body, as
+        /// `sha256=` and hexadecimal digits. Without it there is no signature.
         key: Option<Secret>,
     },
 }
@@ -153,8 +154,9 @@ impl ChannelKind {
 
     /// Whether the far side recognises a notice that it has had before.
     ///
-    /// A mail has one `Message-ID` however often it is sent, but it is the reader's program that may or
-    /// may not look at it; and a webhook has an `Idempotency-Key` that its receiver may not know of.
+    /// A mail has one `Message-ID` however often it is sent, but it is the reader's program that
+    /// may or may not look at it; and a webhook has an `Idempotency-Key` that its receiver may not
+    /// know of.
     #[must_use]
     pub const fn repeats_are_known(&self) -> bool {
         match self {
@@ -168,8 +170,8 @@ impl ChannelKind {
         }
     }
 
-    /// Notices a minute, and how many of them at once. Slack, Telegram and mail servers ask for about one
-    /// a second; a status page for one request a second, and a notice takes two.
+    /// Notices a minute, and how many of them at once. Slack, Telegram and mail servers ask for
+    /// about one a second; a status page for one request a second, and a notice takes two.
     const fn rate(&self) -> (u32, u32) {
         match self {
             ChannelKind::Slack { .. } | ChannelKind::Telegram { .. } | ChannelKind::Email(_) => {
@@ -232,6 +234,8 @@ struct Channel {
     deadline: Duration,
     rate: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>,
     pause: Mutex<Pause>,
+    /// What stood in the way of the last attempt.
+    why: Mutex<Option<&'static str>>,
 }
 
 enum Far {
@@ -240,15 +244,15 @@ enum Far {
 }
 
 impl Channels {
-    /// Reads the configuration. Nothing is connected to. `extra_roots` is PEM and holds root certificates
-    /// beside the system's; it may be empty.
+    /// Reads the configuration. Nothing is connected to. `extra_roots` is PEM and holds root
+    /// certificates beside the system's; it may be empty.
     ///
     /// # Errors
     /// [`Error::Channel`] names the channel that cannot be used; or what TLS lacks.
     pub fn new(configs: &[ChannelConfig], extra_roots: &[u8]) -> Result<Channels, Error> {
         let mut channels: Vec<Channel> = Vec::with_capacity(configs.len());
-        // Reading the system's roots takes a while, and channels without TLS need none. Mail is offered
-        // without a protocol's name, so it has a connector of its own.
+        // Reading the system's roots takes a while, and channels without TLS need none. Mail is
+        // offered without a protocol's name, so it has a connector of its own.
         let (mut http, mut mail) = (None, None);
         for config in configs {
             let fault = |why| Error::Channel { name: config.name.clone(), why };
@@ -281,8 +285,8 @@ impl Channels {
         Ok(Channels(channels))
     }
 
-    /// Makes one attempt, within the channel's deadline. While the channel's rate is used up, or the far
-    /// side has asked for a pause, it is [`Delivery::Retry`] at once.
+    /// Makes one attempt, within the channel's deadline. While the channel's rate is used up, or
+    /// the far side has asked for a pause, it is [`Delivery::Retry`] at once.
     pub async fn deliver(&self, channel: &str, notice: &Notice) -> Delivery {
         match self.0.iter().find(|known| known.name == channel) {
             Some(channel) => channel.deliver(notice).await,
@@ -303,6 +307,10 @@ impl Courier for Channels {
 
     fn deliver<'a>(&'a self, channel: &'a str, notice: &'a Notice) -> Boxed<'a, Delivery> {
         Box::pin(Channels::deliver(self, channel, notice))
+    }
+
+    fn why(&self, channel: &str) -> Option<&'static str> {
+        *self.0.iter().find(|known| known.name == channel)?.lock_why()
     }
 }
 
@@ -333,6 +341,7 @@ impl Channel {
             deadline: config.deadline,
             rate: RateLimiter::direct_with_clock(quota, MonotonicClock),
             pause: Mutex::new(Pause::default()),
+            why: Mutex::default(),
         }
     }
 
@@ -346,14 +355,53 @@ impl Channel {
         }
         let made = now();
         if let Some(after) = self.wait(made) {
+            self.note("its rate is used up, or it has asked for a pause");
             return Delivery::Retry { after: Some(after) };
         }
+        self.note(match self.far {
+            Far::Mail(_) => "the server takes no mail now, or cannot be reached",
+            Far::Http(_) => "its answer is not understood",
+        });
         let until = made + self.deadline;
         let delivery = match &self.far {
             Far::Mail(mailer) => mailer.deliver(&self.name, notice, until).await,
             Far::Http(address) => self.request(address, notice, until).await,
         };
+        match delivery {
+            Delivery::Delivered { .. } => *self.lock_why() = None,
+            Delivery::Refused { why } => self.note(why),
+            Delivery::Unknown if matches!(self.far, Far::Mail(_)) => {
+                self.note("the server has not answered");
+            }
+            Delivery::Retry { .. } | Delivery::Unknown => {}
+        }
         self.learn(delivery, made)
+    }
+
+    fn note(&self, why: &'static str) {
+        *self.lock_why() = Some(why);
+    }
+
+    fn lock_why(&self) -> MutexGuard<'_, Option<&'static str>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request, and takes note of what became of it.
+    async fn exchange(
+        &self,
+        address: &Address,
+        request: Outgoing,
+        until: Instant,
+        body_max: usize,
+    ) -> Result<Heard, Lost> {
+        let heard = address.exchange(&self.name, request, until, body_max).await;
+        match &heard {
+            Ok(heard) => self.note(of_status(heard.status)),
+            Err(Lost::Unsent) => self.note("it cannot be reached"),
+            Err(Lost::Unknown) => self.note("it has not answered"),
+            Err(Lost::Unwritable) => {}
+        }
+        heard
     }
 
     /// How long the channel is to be left alone. Where it is not, the attempt is counted.
@@ -423,7 +471,7 @@ impl Channel {
             // Has no address.
             ChannelKind::Email(_) => return Delivery::Refused { why: "it is not spoken to so" },
         };
-        match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
+        match self.exchange(address, request, until, ANSWER_BYTES).await {
             Ok(heard) => read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
@@ -439,7 +487,7 @@ impl Channel {
         page: &statuspage::Page<'_>,
         until: Instant,
     ) -> Delivery {
-        let look = address.exchange(&self.name, statuspage::look(page), until, LOOK_BYTES).await;
+        let look = self.exchange(address, statuspage::look(page), until, LOOK_BYTES).await;
         // A look that was lost has changed nothing.
         let Ok(Heard { status, retry_after, body }) = look else {
             return Delivery::Retry { after: None };
@@ -452,12 +500,22 @@ impl Channel {
         let Some(request) = statuspage::request(notice, page, &plan) else {
             return Delivery::Delivered { remote: None };
         };
-        match address.exchange(&self.name, request, until, ANSWER_BYTES).await {
+        match self.exchange(address, request, until, ANSWER_BYTES).await {
             Ok(heard) => statuspage::read(heard.status, heard.retry_after, &heard.body),
             Err(Lost::Unsent) => Delivery::Retry { after: None },
             Err(Lost::Unknown) => Delivery::Unknown,
             Err(Lost::Unwritable) => Delivery::Refused { why: "the request cannot be written" },
         }
+    }
+}
+
+/// What a status says of a notice that was not taken, where the far side does not refuse it.
+const fn of_status(status: u16) -> &'static str {
+    match status {
+        408 | 409 | 425 | 429 => "it asks to be told later",
+        502 | 504 => "what stands before it has no answer of it",
+        500..=599 => "it answers with an error of its own",
+        _ => "its answer is not understood",
     }
 }
 

@@ -1,11 +1,13 @@
 //! How long a dependency is left alone because it asked for it.
 //!
-//! Owns: how much of what it asks is believed. Refuses to know: clocks, and what the asking looked like.
+//! Owns: how much of what it asks is believed. Refuses to know: clocks, and what the asking looked
+//! like.
 //!
-//! One answer may pause a dependency for a minute at most, however much it asks: a far side that says
-//! "an hour" by mistake, or to one of many callers, would take everybody's calls away with one header.
-//! Where the first call after the pause is told the same again, it is meant, and the bound doubles, up
-//! to an hour. Many calls that were under way together and are all turned away have said it once.
+//! One answer may pause a dependency for a minute at most, however much it asks: a far side that
+//! says "an hour" by mistake, or to one of many callers, would take everybody's calls away with one
+//! header. Where the first call after the pause is told the same again, it is meant, and the bound
+//! doubles, up to an hour. Many calls that were under way together and are all turned away have
+//! said it once.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! A dependency, live.
 //!
-//! Owns: one attempt from gate to head, what is counted, logged and traced of it, and that place and
-//! probe come back whatever way it ends. Refuses to know: other dependencies.
+//! Owns: one attempt from gate to head, what is counted, logged and traced of it, and that place
+//! and probe come back whatever way it ends. Refuses to know: other dependencies.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -315,8 +315,8 @@ impl Peer {
     }
 }
 
-/// The clock that runs out first, of one that starts now and the deadline; the former where they are
-/// equal, since it would have run out without the deadline too.
+/// The clock that runs out first, of one that starts now and the deadline; the former where they
+/// are equal, since it would have run out without the deadline too.
 fn sooner(clock: Duration, name: Clock, deadline: Instant) -> (Instant, Clock) {
     match now().checked_add(clock) {
         Some(own) if own <= deadline => (own, name),

@@ -2,9 +2,9 @@
 //!
 //! Owns: how many, how long, and which one is taken. Refuses to know: what a connection is.
 //!
-//! The one that was used last is taken first: the others grow old and are closed, so a peak leaves no
-//! connections behind. Nothing runs in the background; what is too old goes whenever anything is taken,
-//! and when [`Pool::sweep`] is called.
+//! The one that was used last is taken first: the others grow old and are closed, so a peak leaves
+//! no connections behind. Nothing runs in the background; what is too old goes whenever anything is
+//! taken, and when [`Pool::sweep`] is called.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

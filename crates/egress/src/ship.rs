@@ -2,8 +2,8 @@
 //!
 //! Owns: what one request holds, when the next is made after one that failed, and what is given up.
 //! Refuses to know: what a line or a span says, and how many may wait. Nothing here is logged or
-//! traced, and what the connection says about itself is not sent through it: `telemetry` keeps it out of
-//! the queue.
+//! traced, and what the connection says about itself is not sent through it: `telemetry` keeps it
+//! out of the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,8 +120,8 @@ enum Outcome {
 }
 
 impl Shipper {
-    /// Sends what is in `outbox` to the collector, which is registered with `outbound`. The headers go
-    /// with each request.
+    /// Sends what is in `outbox` to the collector, which is registered with `outbound`. The headers
+    /// go with each request.
     #[must_use]
     pub fn new(
         outbound: Arc<dyn Outbound>,
@@ -187,7 +187,8 @@ impl Shipper {
         }
     }
 
-    /// Sends a batch and says what the next may hold; gives the least pause where it was for nothing.
+    /// Sends a batch and says what the next may hold; gives the least pause where it was for
+    /// nothing.
     async fn deliver(&self, taken: Taken, lines_max: &mut usize) -> Option<Duration> {
         let (outcome, refused) = self.post(taken.lines()).await;
         match outcome {

@@ -13,8 +13,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::error::Error;
 
 /// A connector that trusts the system's roots and those in `extra_roots`, which is PEM and may be
-/// empty; `protocol` is what it offers to speak. One is shared by all dependencies that are asked over
-/// HTTP, and with it the sessions that can be resumed.
+/// empty; `protocol` is what it offers to speak. One is shared by all dependencies that are asked
+/// over HTTP, and with it the sessions that can be resumed.
 pub(crate) fn connector(
     extra_roots: &[u8],
     protocol: Option<&[u8]>,
@@ -28,7 +28,8 @@ pub(crate) fn connector(
         return Err(Error::Roots("there is no certificate in them".into()));
     }
     let native = rustls_native_certs::load_native_certs();
-    // A system's list may well hold a few that nobody can read; they are not trusted, and that is all.
+    // A system's list may well hold a few that nobody can read; they are not trusted, and that is
+    // all.
     let (_, ignored) = roots.add_parsable_certificates(native.certs);
     if ignored > 0 || !native.errors.is_empty() {
         tracing::info!(

@@ -25,6 +25,7 @@ use crate::edge::{Edge, Refusal};
 use crate::external::External;
 use crate::incidents::WatchParts;
 use crate::keys::{CallerKey, Keyed};
+use crate::notify::Courier;
 use crate::outage::{self, Outage, Route, SpoolUse, Stage, Writes};
 use crate::pipeline::{Common, Pipeline, Workers};
 use crate::ports::{ReadError, Standby, Store};
@@ -70,7 +71,8 @@ pub struct Options {
     /// How long what was read of a shared store is taken for what holds, where an answer leaves no
     /// receipt behind whose fence would tell.
     pub fresh: Duration,
-    /// The greatest age of what is known of a tenant and is decided on while a shared store is away.
+    /// The greatest age of what is known of a tenant and is decided on while a shared store is
+    /// away.
     pub state_age_max: Duration,
     /// How often a shared store that is away is asked whether it is back, and one on its way back
     /// whether it still answers.
@@ -150,6 +152,8 @@ pub(crate) struct Inner {
     /// What the process sees of itself, once it looks.
     sight: ArcSwapOption<Sight>,
     pub(crate) external: External,
+    /// Who tells people, where anybody is told.
+    courier: Option<Arc<dyn Courier>>,
     supervisor: Supervisor,
     draining: AtomicBool,
     /// Shared by every command from outside until it is answered; the drain takes it whole.
@@ -198,6 +202,7 @@ impl Engine {
             edge: Edge::default(),
             sight: ArcSwapOption::empty(),
             external: External::default(),
+            courier: watch.courier.clone(),
             supervisor: Supervisor::new(metrics),
             draining: AtomicBool::new(false),
             door: RwLock::new(()),
@@ -289,6 +294,10 @@ impl Engine {
     /// Puts what is seen from now on where others find it.
     pub(crate) fn show(&self, sight: Arc<Sight>) {
         self.0.sight.store(Some(sight));
+    }
+
+    pub(crate) fn courier(&self) -> Option<&Arc<dyn Courier>> {
+        self.0.courier.as_ref()
     }
 
     pub(crate) fn sight(&self) -> Option<Arc<Sight>> {

@@ -1,7 +1,7 @@
 //! Watching our own figures: samples in, changes of alerts out.
 //!
-//! Owns: when a scrape is taken, what an alert is called, and what is said to the governor. Refuses to
-//! know: what an SLI is made of, and what an alert leads to.
+//! Owns: when a scrape is taken, what an alert is called, and what is said to the governor. Refuses
+//! to know: what an SLI is made of, and what an alert leads to.
 //!
 //! In a shared store every instance says what its own figures show, under its own name: the number
 //! of its log, which the store's leases know it by. What one says no other one unsays; what becomes
@@ -183,7 +183,8 @@ impl Watch {
         self.kept(alert).is_none() && self.began.plus_secs(UNSEEN_S) <= now
     }
 
-    /// Rule, labels and phase as the receipts tell them; `None` for a key whose labels nobody knows.
+    /// Rule, labels and phase as the receipts tell them; `None` for a key whose labels nobody
+    /// knows.
     fn kept(&self, alert: &Alert) -> Option<(String, Labels, Phase)> {
         let labels = parsed(&alert.key, &alert.rule);
         let labels = labels.or_else(|| self.long.get(&alert.key).cloned())?;
@@ -271,8 +272,8 @@ fn parsed(key: &str, rule: &str) -> Option<Labels> {
     Labels::parse(key.strip_prefix(rule)?)
 }
 
-/// `ai-errors{instance="7",provider="openai"}`. What is too long for a receipt is cut, and ends with
-/// what tells it from others that begin alike.
+/// `ai-errors{instance="7",provider="openai"}`. What is too long for a receipt is cut, and ends
+/// with what tells it from others that begin alike.
 pub(crate) fn key_of(rule: &str, labels: &Labels, instance: Option<&str>) -> String {
     let all: Labels = labels.iter().chain(instance.map(|name| (INSTANCE, name))).collect();
     let whole = format!("{rule}{all}");

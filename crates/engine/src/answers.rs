@@ -1,5 +1,5 @@
-//! The answers: tells everyone whose group is durable, and counts what became of it. A thread of its
-//! own, since waking callers costs the writer time in which it could be writing the next group.
+//! The answers: tells everyone whose group is durable, and counts what became of it. A thread of
+//! its own, since waking callers costs the writer time in which it could be writing the next group.
 //!
 //! Owns: the order answer first, count after. Refuses to know: how a group became durable.
 //!

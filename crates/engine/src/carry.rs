@@ -1,8 +1,8 @@
-//! Carrying a spool over: its receipts into the shared store, verbatim, and what of them is to be said
-//! again in the chains themselves.
+//! Carrying a spool over: its receipts into the shared store, verbatim, and what of them is to be
+//! said again in the chains themselves.
 //!
-//! Owns: which receipts those are, and what a failure means for the spool. Refuses to know: when a spool
-//! is carried over, and how it is said again.
+//! Owns: which receipts those are, and what a failure means for the spool. Refuses to know: when a
+//! spool is carried over, and how it is said again.
 
 use std::collections::BTreeSet;
 
@@ -73,8 +73,8 @@ fn told_of(stored: &Stored) -> Option<Told> {
     outcome.is_final().then_some((view.subject?.text().into_owned(), place))
 }
 
-/// Whether a channel has taken, or never will, what stands at a place of the lane of incidents beside
-/// this lane of notices, which was carried over.
+/// Whether a channel has taken, or never will, what stands at a place of the lane of incidents
+/// beside this lane of notices, which was carried over.
 pub(crate) fn is_told(
     store: &dyn Store,
     notices: &StreamName,

@@ -4,8 +4,8 @@
 //! learned. Refuses to know: where receipts come from, and whether all of them came: whoever hands
 //! them over verifies that.
 //!
-//! What if the process dies here? What was appended stays. The same receipts, handed over again, are
-//! passed over as far as they are there.
+//! What if the process dies here? What was appended stays. The same receipts, handed over again,
+//! are passed over as far as they are there.
 
 use std::collections::{HashMap, HashSet};
 
@@ -59,8 +59,8 @@ pub enum CopyError {
         /// Its position there.
         seq: u64,
     },
-    /// It may not stand behind what this writer's log holds, because instants do not run backwards in
-    /// a log, and in that of a shared store go up. Another writer of the store may take it.
+    /// It may not stand behind what this writer's log holds, because instants do not run backwards
+    /// in a log, and in that of a shared store go up. Another writer of the store may take it.
     #[error("receipt {seq} of stream {stream} is too early for this writer's log")]
     Late {
         /// The receipt's stream.
@@ -106,8 +106,8 @@ impl<'a> Copier<'a> {
         Ok(Copier { to, head: to.head()?, overlaps: false })
     }
 
-    /// Appends those of `receipts` that the store does not hold yet, in their order, in batches that
-    /// respect [`Store::batch_max`]. Gives how many it appended, as far as it has learned.
+    /// Appends those of `receipts` that the store does not hold yet, in their order, in batches
+    /// that respect [`Store::batch_max`]. Gives how many it appended, as far as it has learned.
     ///
     /// A receipt that is there with the same hash is passed over. One whose idempotency key answers
     /// another receipt already is appended without it; its bytes still name it.

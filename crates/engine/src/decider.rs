@@ -35,8 +35,8 @@ use crate::supervise::Stop;
 /// Commands that one group holds at most: bounds the time of one sync and the memory of a group.
 const GROUP_MAX: usize = 512;
 
-/// Receipts that one command brings at most: a signal's result, what had waited for it, and the next
-/// attempt among them.
+/// Receipts that one command brings at most: a signal's result, what had waited for it, and the
+/// next attempt among them.
 const UNIT_MAX: usize = 16;
 
 /// Commands whose keys are looked up at once.
@@ -335,8 +335,8 @@ impl<'a> Decider<'a> {
             states.forget(&work.stream);
             return Ok(Reply::Refused(too_old()));
         }
-        // INV-17: strictly increasing over all that this writer commits, so that commit order can be
-        // verified, and over the stream, whoever wrote to it: clocks differ.
+        // INV-17: strictly increasing over all that this writer commits, so that commit order can
+        // be verified, and over the stream, whoever wrote to it: clocks differ.
         let floor = self.last_at.max(live.head.last_at);
         let now = self.shared.clock.now().max(Micros(floor.0 + 1));
         let cx = Context {
@@ -416,7 +416,8 @@ impl<'a> Decider<'a> {
         let due = live.state.next_due();
         if due != live.due {
             live.due = due;
-            // What is due on a lane is due on the chain beside it; that of incidents is ticked on its own.
+            // What is due on a lane is due on the chain beside it; that of incidents is ticked on
+            // its own.
             if self.shared.duty == Duty::Ledger {
                 group.batch.due.push((stream.clone(), due));
             }

@@ -134,13 +134,14 @@ pub(crate) async fn sweep(engine: Engine, mut stop: Stop) {
 }
 
 impl Engine {
-    /// Takes alerts of somebody else. What fires becomes an alert of the incidents, which an incident
-    /// is opened or joined for as for our own; what is over ends; a repeat only puts off its end.
+    /// Takes alerts of somebody else. What fires becomes an alert of the incidents, which an
+    /// incident is opened or joined for as for our own; what is over ends; a repeat only puts off
+    /// its end.
     ///
     /// # Errors
-    /// Those of a store that does not answer, and [`types::Reason::StateError`] where as many alerts
-    /// are active as may be. Alerts before the one that was refused are taken: a sender that sends
-    /// them all again does no harm.
+    /// Those of a store that does not answer, and [`types::Reason::StateError`] where as many
+    /// alerts are active as may be. Alerts before the one that was refused are taken: a sender that
+    /// sends them all again does no harm.
     pub async fn hear(
         &self,
         sender: Sender,

@@ -1,7 +1,7 @@
 //! Alerts and incidents, for who looks.
 //!
-//! Owns: reading their stream, and which workers fill it. Refuses to know: how an alert is measured,
-//! and who is told.
+//! Owns: reading their stream, and which workers fill it. Refuses to know: how an alert is
+//! measured, and who is told.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! The engine: the one door through which every decision passes.
 //!
 //! Owns: `act` (decide, seal, do, seal), the ports, supervision, the action pool, due timers, the
-//! reconciler, draining, and the copying of receipts from store to store. Refuses to know: HTTP, SQL, and what any governor decides.
+//! reconciler, draining, and the copying of receipts from store to store. Refuses to know: HTTP,
+//! SQL, and what any governor decides.
 //!
 //! ```text
 //!   act ──queue──▶ decider ──group──▶ writer ──▶ store
@@ -47,5 +48,6 @@ pub use act::{Engine, Options, Parts, Request};
 pub use commit::{Decided, Refused};
 pub use external::{Heard, Sender};
 pub use incidents::WatchParts;
+pub use notices::Tested;
 pub use outage::{SpoolUse, Stage, Writes};
 pub use sight::{CaseView, ConditionView, RuleView, SliView};

@@ -1,7 +1,7 @@
 //! Telling: what stands in `_incidents` with a `tell` goes out over its channels.
 //!
-//! Owns: the order on each channel, when one is asked again and when no more, and what is done about
-//! an attempt that nobody knows the end of. Refuses to know: how a channel is spoken to, what a
+//! Owns: the order on each channel, when one is asked again, and what is done about an attempt that
+//! nobody knows the end of. Refuses to know: how a channel is spoken to, what a
 //! notice says, and who is on call.
 //!
 //! While a shared store is away the same is done on the lane beside the chain; what a channel has
@@ -13,12 +13,16 @@
 //! happens twice, and another is told that it may be hearing this again. A page that is lost is
 //! worse than one that comes twice.
 
+mod insist;
+mod trial;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use dialect::notify::Notice;
 use futures_util::future::join_all;
 use governors::incident::incident_number;
-use governors::notices::Channel;
+use governors::notices::{Channel, NoticesState};
 use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, TellOutcome, Telling};
 use ledger::View;
 use tokio::sync::watch;
@@ -33,6 +37,9 @@ use crate::ports::{Query, Stored};
 use crate::spool::Spool;
 use crate::supervise::Stop;
 use crate::wording::notice;
+use insist::{AGAIN_LAST, AGE_MAX_S, FAILURES_MAX, Quiet, TRIES_MAX, wait};
+
+pub use trial::Tested;
 
 /// The subsystem that tells.
 pub(crate) const NOTICES: &str = "notices_sup";
@@ -45,21 +52,10 @@ const LOOK_SHARED: Duration = Duration::from_secs(5);
 const OTHERS: Duration = Duration::from_secs(2);
 /// The wait after a failed look.
 const FAILED_LOOK: Duration = Duration::from_secs(5);
+/// What is said of an attempt that nobody has seen the end of.
+const LEFT: &str = "whoever tried did not live to see the end";
 /// Receipts of one look.
 const LOOK_MAX: usize = 64;
-/// The first wait before a notice is tried again, doubled up to the last.
-const AGAIN_FIRST: Duration = Duration::from_secs(2);
-const AGAIN_LAST: Duration = Duration::from_secs(60);
-/// Tries without success after which others are told in a channel's place; at once where it asks for
-/// a wait longer than [`AGAIN_LAST`].
-const FAILURES_MAX: u32 = 3;
-/// Tries after which a notice is given up: about five minutes after the first. What comes behind it
-/// must not wait for ever.
-const TRIES_MAX: u32 = 10;
-/// The age from which on a notice is given up with its next try that fails, however often it was
-/// tried: a far side that asks for long pauses, or a service that was down.
-const AGE_MAX_S: i64 = 15 * 60;
-
 /// Tells every channel what is for it, each on its own: none waits for another.
 pub(crate) async fn tell(engine: Engine, courier: Arc<dyn Courier>, stop: Stop) {
     let channels = courier.channels();
@@ -72,6 +68,7 @@ pub(crate) async fn tell(engine: Engine, courier: Arc<dyn Courier>, stop: Stop) 
             chain: Cursor::default(),
             lane: None,
             owed: None,
+            quiet: None,
         };
         teller.run(stop.clone())
     });
@@ -80,6 +77,24 @@ pub(crate) async fn tell(engine: Engine, courier: Arc<dyn Courier>, stop: Stop) 
 
 fn stream() -> StreamName {
     StreamName::system(limits::STREAM_NOTICES)
+}
+
+impl Engine {
+    /// What was told over which channel; while a shared store is away, since it is.
+    ///
+    /// # Errors
+    /// The reasons of a store that does not answer.
+    pub async fn notices(&self) -> Result<NoticesState, Refused> {
+        self.notices_at(&self.outage().spools.current()).await
+    }
+
+    async fn notices_at(&self, place: &Place) -> Result<NoticesState, Refused> {
+        let loaded = match place {
+            Some(spool) => self.load_lane(&stream().lane(spool.lane)).await?,
+            None => self.load(&stream()).await?,
+        };
+        Ok(loaded.live.now.state.notices().cloned().unwrap_or_default())
+    }
 }
 
 /// One channel.
@@ -92,7 +107,9 @@ struct Teller {
     chain: Cursor,
     lane: Option<(LaneId, Cursor)>,
     /// The end of an attempt that the store has not taken yet.
-    owed: Option<(ReceiptId, TellOutcome)>,
+    owed: Option<(ReceiptId, TellOutcome, Option<&'static str>)>,
+    /// What is not to be told again for a while.
+    quiet: Option<Quiet>,
 }
 
 /// How far a chain or a lane has been looked through.
@@ -157,18 +174,13 @@ impl Teller {
         }
         let Ok(Some(channel)) = self.channel(&None).await else { return };
         if let Some(open) = channel.open {
-            let _ = self.settle(&None, open.attempt, TellOutcome::Unknown).await;
+            let _ = self.settle(&None, open.attempt, TellOutcome::Unknown, Some(LEFT)).await;
         }
     }
 
     /// How the channel stands in its chain or lane.
     async fn channel(&self, place: &Place) -> Result<Option<Channel>, Refused> {
-        let loaded = match place {
-            Some(spool) => self.engine.load_lane(&stream().lane(spool.lane)).await?,
-            None => self.engine.load(&stream()).await?,
-        };
-        let state = loaded.live.now.state;
-        Ok(state.notices().and_then(|notices| notices.channel(&self.facts.name)).cloned())
+        Ok(self.notices(place).await?.channel(&self.facts.name).cloned())
     }
 
     fn cursor(&mut self, place: &Place) -> &mut Cursor {
@@ -200,8 +212,8 @@ impl Teller {
 
     /// Seals the end of an attempt that the store has not taken before.
     async fn pay(&mut self) -> Result<(), Refused> {
-        let Some((attempt, outcome)) = self.owed else { return Ok(()) };
-        match self.settle(&None, attempt, outcome).await {
+        let Some((attempt, outcome, why)) = self.owed else { return Ok(()) };
+        match self.settle(&None, attempt, outcome, why).await {
             Ok(()) => {}
             // Somebody took it for nobody's, and will tell it again.
             Err(refused) if refused.reason == Reason::StateError => {}
@@ -231,7 +243,7 @@ impl Teller {
             if !open.is_nobodys(self.engine.clock().now()) {
                 return Ok(Next::Wait(OTHERS));
             }
-            self.settle(place, open.attempt, TellOutcome::Unknown).await?;
+            self.settle(place, open.attempt, TellOutcome::Unknown, Some(LEFT)).await?;
             return Ok(Next::Turn);
         }
         if channel.next > due.stored.seq {
@@ -302,27 +314,35 @@ impl Teller {
             self.cursor(place).from = stored.seq + 1;
             return Ok(Next::Turn);
         };
-        let incident = subject_of(&stored).unwrap_or_default();
-        let is_end = view.rule.is_some_and(|rule| rule.is("incident.resolve"));
-        let story = match incident_number(&incident).filter(|_| is_end) {
-            // Without its story an end is told all the same, with a blank for the cause.
-            Some(number) => self.engine.incident_story(number).await.ok().flatten(),
-            None => None,
-        };
-        let is_public = self.facts.kind == "statuspage";
-        let notice = notice(&view, story.as_ref(), is_repeat, is_public);
-        let (name, seq) = (self.facts.name.clone(), stored.seq);
+        let left = self.left(view.at);
+        let tried = Tried { failures, is_repeat, is_old: failures >= TRIES_MAX || left.is_zero() };
+        let is_outpaced = (tried.is_old || tried.is_unsure())
+            && self.is_outpaced(place, &stored, tried.is_unsure()).await?;
+        if !is_outpaced && self.is_quiet(stored.seq) {
+            return Ok(Next::Wait(AGAIN_LAST));
+        }
+        let notice = self.worded(&view, &stored, is_repeat).await;
+        let (name, seq, incident) = (self.facts.name.clone(), stored.seq, notice.incident.clone());
         let telling = Telling { channel: name, seq, incident: incident.clone() };
         let has_heard = place.is_none() && self.has_heard_in_lane(&view).await;
         let Some(attempt) = self.act(place, NoticeChange::Tell(telling)).await? else {
             return Ok(Next::Wait(FAILED_LOOK));
         };
-        let is_shown_later = failures > 0 && is_outdated && self.shows_states();
-        let (outcome, after) = if has_heard_more || has_heard || is_shown_later {
+        let is_shown_later = failures > 0 && is_outdated && self.facts.shows_states();
+        let mut why_not = None;
+        let (outcome, after) = if has_heard_more || has_heard || is_shown_later || is_outpaced {
             (TellOutcome::Superseded, Duration::ZERO)
         } else {
             let delivery = self.courier.deliver(&self.facts.name, &notice).await;
-            self.outcome(&delivery, failures, is_repeat, view.at, &incident)
+            why_not = why(&*self.courier, &self.facts.name, &delivery);
+            let tried = tried.once_more(&delivery);
+            let is_left = matches!(delivery, Delivery::Retry { .. } | Delivery::Unknown);
+            let is_needless = (is_left && (tried.is_old || tried.is_unsure()))
+                && self.is_needless(place, &stored, tried.is_unsure()).await.unwrap_or(false);
+            if tried.is_unsure() {
+                self.be_quiet(seq);
+            }
+            self.outcome(&delivery, tried, is_needless, left, &incident)
         };
         self.engine.inner().common.metrics.notices.with([outcome.as_str()]).inc();
         let is_lost = matches!(outcome, TellOutcome::Refused | TellOutcome::GivenUp);
@@ -331,9 +351,9 @@ impl Teller {
             // Before the outcome is sealed: a death in between would leave it untold.
             self.have_others_told(&incident).await;
         }
-        if let Err(refused) = self.settle(place, attempt, outcome).await {
+        if let Err(refused) = self.settle(place, attempt, outcome, why_not).await {
             if place.is_none() {
-                self.owed = Some((attempt, outcome));
+                self.owed = Some((attempt, outcome, why_not));
             }
             return Err(refused);
         }
@@ -359,26 +379,36 @@ impl Teller {
         heard.await.unwrap_or(false)
     }
 
-    /// Whether the far side shows how things stand, and nobody is woken by what it is told.
-    fn shows_states(&self) -> bool {
-        matches!(self.facts.kind, "statuspage" | "alertmanager")
+    /// What the notice of a receipt says.
+    async fn worded(&self, view: &View<'_>, stored: &Stored, is_repeat: bool) -> Notice {
+        let is_end = view.rule.is_some_and(|rule| rule.is("incident.resolve"));
+        let incident = subject_of(stored).unwrap_or_default();
+        let story = match incident_number(&incident).filter(|_| is_end) {
+            // Without its story an end is told all the same, without its cause.
+            Some(number) => self.engine.incident_story(number).await.ok().flatten(),
+            None => None,
+        };
+        notice(view, story.as_ref(), is_repeat, self.facts.kind == "statuspage")
     }
 
-    /// What an attempt has come to, and the wait before the next one.
+    /// The time until what was said at `at` is old.
+    fn left(&self, at: Micros) -> Duration {
+        let left_us = at.plus_secs(AGE_MAX_S).0.saturating_sub(self.engine.clock().now().0);
+        Duration::from_micros(u64::try_from(left_us).unwrap_or(0))
+    }
+
+    /// What an attempt has come to, and the wait before the next one. `tried` counts it.
     fn outcome(
         &self,
         delivery: &Delivery,
-        failures: u32,
-        is_repeat: bool,
-        at: Micros,
+        tried: Tried,
+        is_needless: bool,
+        left: Duration,
         incident: &str,
     ) -> (TellOutcome, Duration) {
-        let channel = &*self.facts.name;
-        let left_us = at.plus_secs(AGE_MAX_S).0.saturating_sub(self.engine.clock().now().0);
-        let left = Duration::from_micros(u64::try_from(left_us).unwrap_or(0));
-        let is_over = failures + 1 >= TRIES_MAX || left.is_zero();
-        match *delivery {
-            Delivery::Delivered { .. } => (TellOutcome::Delivered, Duration::ZERO),
+        let (channel, tries) = (&*self.facts.name, tried.failures);
+        let (outcome, after) = match *delivery {
+            Delivery::Delivered { .. } => return (TellOutcome::Delivered, Duration::ZERO),
             Delivery::Refused { why } => {
                 tracing::error!(
                     event = "notice_refused",
@@ -387,42 +417,39 @@ impl Teller {
                     why,
                     "a channel does not take what it is told"
                 );
-                (TellOutcome::Refused, Duration::ZERO)
+                return (TellOutcome::Refused, Duration::ZERO);
             }
-            Delivery::Retry { .. } | Delivery::Unknown if is_over => {
-                let tries = failures + 1;
-                tracing::error!(
-                    event = "notice_given_up",
-                    channel,
-                    incident,
-                    tries,
-                    "a channel has not taken a notice for too long"
-                );
-                (TellOutcome::GivenUp, Duration::ZERO)
-            }
-            Delivery::Retry { after } => {
-                if failures + 1 == FAILURES_MAX {
-                    tracing::warn!(
-                        event = "notice_late",
-                        channel,
-                        incident,
-                        tries = failures + 1,
-                        "a channel cannot be reached or does not take what it is told"
-                    );
-                }
-                (TellOutcome::Again, wait(failures, after, left))
-            }
-            Delivery::Unknown if is_repeat && failures + 1 >= FAILURES_MAX => {
-                tracing::error!(
-                    event = "notice_unanswered",
-                    channel,
-                    incident,
-                    "a channel takes a notice and never says so: it is told no more of it"
-                );
-                (TellOutcome::GivenUp, Duration::ZERO)
-            }
-            Delivery::Unknown => (TellOutcome::Unknown, wait(failures, None, left)),
+            Delivery::Retry { after } => (TellOutcome::Again, after),
+            Delivery::Unknown => (TellOutcome::Unknown, None),
+        };
+        if is_needless {
+            tracing::error!(
+                event = "notice_given_up",
+                channel,
+                incident,
+                tries,
+                "a channel has not taken a notice for too long, and nobody needs it any more"
+            );
+            return (TellOutcome::GivenUp, Duration::ZERO);
         }
+        match tries {
+            FAILURES_MAX => tracing::warn!(
+                event = "notice_late",
+                channel,
+                incident,
+                tries,
+                "a channel cannot be reached or does not take what it is told"
+            ),
+            TRIES_MAX => tracing::error!(
+                event = "notice_stuck",
+                channel,
+                incident,
+                tries,
+                "a channel has not taken a notice for too long, and nobody else has: it is tried on"
+            ),
+            _ => {}
+        }
+        (outcome, wait(tries.saturating_sub(1), after, left))
     }
 
     /// The incident is told over other channels, once for this one.
@@ -448,12 +475,14 @@ impl Teller {
         place: &Place,
         attempt: ReceiptId,
         outcome: TellOutcome,
+        why: Option<&'static str>,
     ) -> Result<(), Refused> {
-        self.act(place, NoticeChange::Told { attempt, outcome }).await.map(drop)
+        let why = why.map(str::to_owned);
+        self.act(place, NoticeChange::Told { attempt, outcome, why }).await.map(drop)
     }
 
-    /// The receipt of what was decided. Places mean nothing in another chain, and so this goes where
-    /// they were read.
+    /// The receipt of what was decided. Places mean nothing in another chain, and so this goes
+    /// where they were read.
     async fn act(&self, place: &Place, change: NoticeChange) -> Result<Option<ReceiptId>, Refused> {
         let request = Request {
             stream: stream(),
@@ -470,16 +499,61 @@ impl Teller {
     }
 }
 
-/// The wait before the next try: what the far side asks for, but never less than a backoff, nor past
-/// the time when the notice is given up.
-fn wait(failures: u32, after: Option<Duration>, left: Duration) -> Duration {
-    let backoff = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_LAST);
-    after.map_or(backoff, |after| after.min(left).max(backoff))
+/// What stood in the way of an attempt, in our own words.
+fn why(courier: &dyn Courier, channel: &str, delivery: &Delivery) -> Option<&'static str> {
+    match *delivery {
+        Delivery::Delivered { .. } => None,
+        Delivery::Refused { why } => Some(why),
+        Delivery::Retry { .. } => Some(courier.why(channel).unwrap_or("it was not taken yet")),
+        Delivery::Unknown => Some(courier.why(channel).unwrap_or("nobody knows what became of it")),
+    }
+}
+
+/// What an attempt has come to by itself.
+const fn short(delivery: &Delivery) -> TellOutcome {
+    match delivery {
+        Delivery::Delivered { .. } => TellOutcome::Delivered,
+        Delivery::Refused { .. } => TellOutcome::Refused,
+        Delivery::Retry { .. } => TellOutcome::Again,
+        Delivery::Unknown => TellOutcome::Unknown,
+    }
+}
+
+/// What is known of the tries of a notice.
+#[derive(Clone, Copy)]
+struct Tried {
+    /// Those that came to nothing.
+    failures: u32,
+    /// One of them may have been taken, and the far side does not recognise another one.
+    is_repeat: bool,
+    /// It was tried often, or was said long ago.
+    is_old: bool,
+}
+
+impl Tried {
+    /// The far side takes the notice, it seems, and never says so.
+    fn is_unsure(self) -> bool {
+        self.is_repeat && self.failures >= FAILURES_MAX
+    }
+
+    /// With one that has just come to an end.
+    fn once_more(self, delivery: &Delivery) -> Tried {
+        let failures = self.failures.saturating_add(1);
+        Tried {
+            failures,
+            is_repeat: self.is_repeat && *delivery == Delivery::Unknown,
+            is_old: self.is_old || failures >= TRIES_MAX,
+        }
+    }
 }
 
 /// Whether the channel is in a list of channels that the receipt has.
 fn names(stored: &Stored, key: &str, channel: &str) -> bool {
-    let listed = View::scan(&stored.core).ok().and_then(|view| view.meta_text(key));
+    View::scan(&stored.core).is_ok_and(|view| lists(&view, key, channel))
+}
+
+fn lists(view: &View<'_>, key: &str, channel: &str) -> bool {
+    let listed = view.meta_text(key);
     listed.is_some_and(|listed| listed.split(',').any(|name| name == channel))
 }
 

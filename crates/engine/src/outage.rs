@@ -322,8 +322,8 @@ impl Engine {
         sleep(PARTING).await;
     }
 
-    /// Where a command goes that the store has just failed: waits for a verdict on the store, unless
-    /// there was one after the first `seen`.
+    /// Where a command goes that the store has just failed: waits for a verdict on the store,
+    /// unless there was one after the first `seen`.
     pub(crate) async fn reroute(
         &self,
         stream: &StreamName,
@@ -498,8 +498,8 @@ async fn advance(engine: &Engine, stage: Stage, since: Instant) -> Stage {
     }
 }
 
-/// Does `work` unless the store hangs meanwhile, or the operator takes it out. All that is done here
-/// may be left in the middle and done again.
+/// Does `work` unless the store hangs meanwhile, or the operator takes it out. All that is done
+/// here may be left in the middle and done again.
 async fn undisturbed(
     engine: &Engine,
     work: impl Future<Output = Result<(), String>>,

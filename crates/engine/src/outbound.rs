@@ -3,9 +3,9 @@
 //! Owns: what one attempt may take, what came of it, and what a dependency's health is called.
 //! Refuses to know: sockets, TLS, and what a body means.
 //!
-//! One call of [`Outbound::send`] is one attempt. Which dependency is tried next, and whether at all,
-//! is decided where the meaning of an answer is known; how many second attempts a dependency may be
-//! sent over all callers is decided behind the port, where all of them meet.
+//! One call of [`Outbound::send`] is one attempt. Which dependency is tried next, and whether at
+//! all, is decided where the meaning of an answer is known; how many second attempts a dependency
+//! may be sent over all callers is decided behind the port, where all of them meet.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,8 +23,8 @@ pub trait Outbound: Send + Sync {
     /// Makes one attempt. Returns once the head of the answer is there.
     fn send(&self, attempt: Attempt) -> Boxed<'_, Result<Reply, SendError>>;
 
-    /// Whether an attempt would be let through now: breaker, bulkhead and what the dependency itself
-    /// has said. Takes no place and sends no probe.
+    /// Whether an attempt would be let through now: breaker, bulkhead and what the dependency
+    /// itself has said. Takes no place and sends no probe.
     fn is_open_to(&self, dependency: &str) -> bool;
 
     /// Every dependency, in the order in which they were registered.
@@ -52,8 +52,8 @@ pub struct Attempt {
     pub is_retry: bool,
 }
 
-/// Whether a request may have left: what whoever made an attempt can still ask when it was dropped in
-/// the middle. Copies are one.
+/// Whether a request may have left: what whoever made an attempt can still ask when it was dropped
+/// in the middle. Copies are one.
 #[derive(Debug, Clone, Default)]
 pub struct Sent(Arc<AtomicBool>);
 
@@ -93,9 +93,9 @@ pub struct Reply {
     pub body: Box<dyn ReplyBody>,
 }
 
-/// A body as it comes. Dropping it closes the connection unless the body was read to its end, so that
-/// the far side stops working. Dropped without a verdict it says nothing about the dependency: the
-/// caller left.
+/// A body as it comes. Dropping it closes the connection unless the body was read to its end, so
+/// that the far side stops working. Dropped without a verdict it says nothing about the dependency:
+/// the caller left.
 pub trait ReplyBody: Send {
     /// The next bytes; `None` at the proper end. Bounded by gap and deadline.
     fn chunk(&mut self) -> Boxed<'_, Option<Result<Bytes, SendError>>>;

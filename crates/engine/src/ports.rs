@@ -15,8 +15,8 @@ use crate::supervise::Worker;
 pub type IdemKey = [u8; 16];
 
 /// What names a ledger and salts its commitments. The secret never leaves stores and engine, except
-/// from store to store with a copy of the ledger. Equality is for telling ledgers apart: it ends at the
-/// first difference, so it must not decide whether a caller knows the secret.
+/// from store to store with a copy of the ledger. Equality is for telling ledgers apart: it ends at
+/// the first difference, so it must not decide whether a caller knows the secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The ledger.
@@ -321,8 +321,8 @@ pub trait Inbox: Send + Sync + 'static {
     /// Up to `limit` signals that wait, oldest first, each with the number to remove it by.
     fn first(&self, limit: usize) -> Result<Vec<(i64, Queued)>, ReadError>;
 
-    /// Forgets signals that were decided, and keeps those for people to look at that cannot be, each
-    /// with the code of its reason.
+    /// Forgets signals that were decided, and keeps those for people to look at that cannot be,
+    /// each with the code of its reason.
     fn settle(&self, decided: &[i64], set_aside: &[(i64, &'static str)]) -> Result<(), ReadError>;
 
     /// How many wait. Asks nobody.

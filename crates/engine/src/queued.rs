@@ -1,10 +1,10 @@
 //! Signals that wait while the store is away.
 //!
-//! Owns: that each is durable before it is answered, and decided once the store is back, those of one
-//! chain in the order of their arrival. Refuses to know: when that is ([`crate::outage`]).
+//! Owns: that each is durable before it is answered, and decided once the store is back, those of
+//! one chain in the order of their arrival. Refuses to know: when that is ([`crate::outage`]).
 //!
-//! What if the process dies here? The next start finds every signal that waits. One that was decided
-//! and not yet taken out is answered by the receipt of the first time.
+//! What if the process dies here? The next start finds every signal that waits. One that was
+//! decided and not yet taken out is answered by the receipt of the first time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -218,6 +218,14 @@ impl Engine {
         }))
     }
 
+    /// The components that rules are about; none where this instance watches nothing.
+    #[must_use]
+    pub fn watched_components(&self) -> Vec<String> {
+        let Some(sight) = self.sight() else { return Vec::new() };
+        let inside = sight.lock();
+        inside.rules.iter().map(|rule| rule.component.clone()).collect()
+    }
+
     /// What was seen of a rule. `None` where there is none of that id, or nothing is watched.
     #[must_use]
     pub fn rule(&self, id: &str) -> Option<RuleView> {

@@ -3,8 +3,9 @@
 //! Owns: opening one, deciding on what is known of the chains beside, and carrying the lanes over
 //! verbatim. Refuses to know: when ([`crate::outage`]).
 //!
-//! What if the process dies here? A spool on a disk is found by the next start. It is removed after all of its receipts were appended to the store and
-//! never before; what was carried over twice is passed over the second time.
+//! What if the process dies here? A spool on a disk is found by the next start. It is removed after
+//! all of its receipts were appended to the store and never before; what was carried over twice is
+//! passed over the second time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,19 +46,19 @@ pub(crate) struct Spool {
     closed: RwLock<bool>,
     /// Receipts in it, as far as it was looked.
     held: AtomicU64,
-    /// Alerts and incidents as they were known when it was opened: what is said of them goes on from
-    /// there, whatever is learned of the chain meanwhile.
+    /// Alerts and incidents as they were known when it was opened: what is said of them goes on
+    /// from there, whatever is learned of the chain meanwhile.
     watched: Option<Version>,
     /// Shared by whoever is telling something of it, until its end is sealed: what is carried over
     /// before would be told again.
     pub(crate) telling: RwLock<()>,
-    /// Receipts that changed nothing when they were carried over. They have no key in the chain, and
-    /// would undo at the next try what others have done since.
+    /// Receipts that changed nothing when they were carried over. They have no key in the chain,
+    /// and would undo at the next try what others have done since.
     void: Mutex<BTreeSet<ReceiptId>>,
 }
 
-/// How long what is said of incidents waits for what an earlier life said of them. After it somebody
-/// may be told twice, which is better than not at all.
+/// How long what is said of incidents waits for what an earlier life said of them. After it
+/// somebody may be told twice, which is better than not at all.
 const LEFT_FIRST: Duration = Duration::from_secs(30);
 
 /// True for a chain whose lane is what holds, as long as there is one.
@@ -320,7 +321,8 @@ impl Engine {
         read.into_iter().chain(self.durable(stream)).max_by_key(|version| version.head.next_seq)
     }
 
-    /// The spool that holds the receipt that a key was used for, where that is not in the store yet.
+    /// The spool that holds the receipt that a key was used for, where that is not in the store
+    /// yet.
     ///
     /// # Errors
     /// When a spool does not answer: the key may have been used.
@@ -358,7 +360,8 @@ impl Engine {
         for spool in self.outage().spools.all() {
             // Whoever is being told something hears the end of it first.
             let told = spool.telling.write().await;
-            // Nobody is inside any more when this is had, and nobody comes in until the spool is gone.
+            // Nobody is inside any more when this is had, and nobody comes in until the spool is
+            // gone.
             let mut closed = spool.closed.write().await;
             let outcome = self.carry(&spool).await;
             // The store may be away again, and this stand in for it.
@@ -429,8 +432,8 @@ impl Engine {
         self.note_in_ledger("spool_flushed", detail).await.map_err(NotCarried::Now)
     }
 
-    /// Makes a change to live settings or incidents, which was decided in a lane, in the chain itself;
-    /// `None` where it changes nothing there.
+    /// Makes a change to live settings or incidents, which was decided in a lane, in the chain
+    /// itself; `None` where it changes nothing there.
     async fn repeat(
         &self,
         stored: &Stored,

@@ -1,7 +1,7 @@
 //! What a notice says.
 //!
-//! Owns: how a receipt of `_incidents` becomes a notice for people. Refuses to know: who is told, over
-//! which channel, and whether it is taken.
+//! Owns: how a receipt of `_incidents` becomes a notice for people. Refuses to know: who is told,
+//! over which channel, and whether it is taken.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) fn notice(
     let rule = view.rule.map(|rule| rule.text().into_owned()).unwrap_or_default();
     let status = view.state_to.and_then(|word| IncidentStatus::parse(&word.text()));
     let began = view.meta_int("began_us");
-    let kind = kind(&rule, status, view.meta_int("step"));
+    let kind = kind(view, &rule, status);
     let text = match kind {
         NoticeKind::Opened => initial_alert(&InitialAlert {
             severity,
@@ -52,7 +52,7 @@ pub(crate) fn notice(
         NoticeKind::Escalated { .. } | NoticeKind::Update { .. } | NoticeKind::Acknowledged => {
             status_update(&StatusUpdate {
                 at_us: said_at(view).0,
-                done: Some(&done(&rule, view, &detail)),
+                done: Some(&done(&rule, view, &detail, is_public)),
                 checked: &[],
                 found: story.and_then(Story::cause),
                 next: None,
@@ -93,8 +93,11 @@ fn components(view: &View<'_>) -> String {
     }
 }
 
-fn kind(rule: &str, status: Option<IncidentStatus>, step: Option<i64>) -> NoticeKind {
+fn kind(view: &View<'_>, rule: &str, status: Option<IncidentStatus>) -> NoticeKind {
+    let step = view.meta_int("step");
     match rule {
+        // Without the ladder of a worse one it is news and no more.
+        "incident.join" if step.is_none() => update(status),
         "incident.open" => NoticeKind::Opened,
         "incident.escalate" | "incident.join" | "incident.grade" | "incident.reroute" => {
             let level = step.and_then(|step| u8::try_from(step).ok()).unwrap_or(1);
@@ -102,8 +105,12 @@ fn kind(rule: &str, status: Option<IncidentStatus>, step: Option<i64>) -> Notice
         }
         "incident.acknowledge" => NoticeKind::Acknowledged,
         "incident.resolve" => NoticeKind::Resolved,
-        _ => NoticeKind::Update { phase: status.and_then(phase).unwrap_or(Phase::Investigating) },
+        _ => update(status),
     }
+}
+
+fn update(status: Option<IncidentStatus>) -> NoticeKind {
+    NoticeKind::Update { phase: status.and_then(phase).unwrap_or(Phase::Investigating) }
 }
 
 fn phase(status: IncidentStatus) -> Option<Phase> {
@@ -116,13 +123,20 @@ fn phase(status: IncidentStatus) -> Option<Phase> {
 }
 
 /// What was done, in one sentence.
-fn done(rule: &str, view: &View<'_>, detail: &str) -> String {
+fn done(rule: &str, view: &View<'_>, detail: &str, is_public: bool) -> String {
     let meta = |key| view.meta_text(key).map(|text| text.into_owned()).unwrap_or_default();
     let actor = view.actor.map(|actor| actor.text().into_owned()).unwrap_or_default();
     match rule {
         "incident.acknowledge" => format!("acknowledged by {actor}"),
+        "incident.escalate" if view.meta("stand_in").is_some() => {
+            "escalated: the time to answer is over, and nobody else is on call".to_owned()
+        }
         "incident.escalate" => "escalated: the time to answer is over".to_owned(),
-        "incident.join" => format!("became worse: {}", meta("alert")),
+        "incident.join" if view.meta("step").is_some() => {
+            format!("became worse: {}", meta("alert"))
+        }
+        "incident.join" if is_public => format!("{} is affected", meta("component")),
+        "incident.join" => format!("also fires: {detail}"),
         "incident.grade" => format!("graded {}", meta("severity")),
         "incident.reroute" => format!("{} cannot be reached", meta("unreachable")),
         "incident.recovered" if detail.is_empty() => "no alert fires any more".to_owned(),

@@ -116,8 +116,8 @@ impl Writer<'_> {
             let options = self.shared.options.load();
             let waited = spare.written_at.elapsed() >= options.spare_wait;
             let receipts = self.shared.open.receipts();
-            // A group without receipts costs the store nothing, and more than it takes at once never
-            // come.
+            // A group without receipts costs the store nothing, and more than it takes at once
+            // never come.
             let enough = options.spare_batch.min(receipts_max(&*self.shared.store));
             if waited || receipts == 0 || receipts >= enough {
                 return true;
@@ -266,8 +266,8 @@ fn succeed(shared: &Shared, mut group: Group, stop: &Stop) {
     }
 }
 
-/// Tells everyone what became of a group that is not durable, and the decider what it can still rely
-/// on.
+/// Tells everyone what became of a group that is not durable, and the decider what it can still
+/// rely on.
 fn fail(shared: &Shared, group: Group, error: AppendError) {
     match error {
         AppendError::Conflict { .. } => {

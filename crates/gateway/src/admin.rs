@@ -3,8 +3,10 @@
 //! Owns: how each is answered. What changes anything is decided by the engine and leaves a receipt
 //! that names the operator's key. Refuses to know: who may ask; that was settled before.
 
+mod channels;
 mod incidents;
 mod keys;
+mod known;
 mod live;
 mod planned;
 pub(crate) mod sight;
@@ -121,7 +123,8 @@ pub(crate) async fn answer(gateway: &Gateway, which: Admin, asked: Asked<'_>) ->
         Admin::Incident => incidents::one(gateway, &asked).await,
         Admin::IncidentAct => incidents::act(gateway, &asked).await,
         Admin::PostMortem => incidents::post_mortem(gateway, &asked).await,
-        Admin::Channels => incidents::channels(gateway).await,
+        Admin::Channels => channels::list(gateway).await,
+        Admin::ChannelTest => channels::test(gateway, &asked).await,
         Admin::OnCall => planned::oncall(gateway, &asked).await,
         Admin::OverrideAdd => planned::override_add(gateway, &asked).await,
         Admin::OverrideEnd => planned::override_end(gateway, &asked).await,

@@ -119,8 +119,8 @@ async fn call(
     }
 }
 
-/// What RFC 9111, 5.2.1 lets a caller say, as far as it means something here. What cannot be read is
-/// taken for the wish for a new answer, since that is never wrong.
+/// What RFC 9111, 5.2.1 lets a caller say, as far as it means something here. What cannot be read
+/// is taken for the wish for a new answer, since that is never wrong.
 fn cache_wish(headers: &HeaderMap) -> CacheWish {
     let mut wish = CacheWish::NONE;
     let at_most = |wish: &mut CacheWish, most: u64| {

@@ -47,8 +47,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Reads what is left of a small body and throws it away, so that its sender reads the answer instead
-/// of a reset. Behind a larger one the connection is cut.
+/// Reads what is left of a small body and throws it away, so that its sender reads the answer
+/// instead of a reset. Behind a larger one the connection is cut.
 pub(crate) async fn discard(mut body: Body) {
     let reading = async {
         let mut seen = 0;
@@ -105,8 +105,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Fault
     key_in(headers.get(IDEMPOTENCY_KEY).or_else(|| headers.get(X_REQUEST_ID)))
 }
 
-/// The idempotency key of a call to a model: `X-Request-ID` only correlates there, since clients send
-/// the same one with every attempt of theirs.
+/// The idempotency key of a call to a model: `X-Request-ID` only correlates there, since clients
+/// send the same one with every attempt of theirs.
 pub(crate) fn own_idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     key_in(headers.get(IDEMPOTENCY_KEY))
 }

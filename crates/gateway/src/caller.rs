@@ -76,7 +76,8 @@ impl Caller {
         }
     }
 
-    /// Whether the receipts of the service itself are for them: who has which keys and changed what.
+    /// Whether the receipts of the service itself are for them: who has which keys and changed
+    /// what.
     pub(crate) fn sees_service(&self) -> bool {
         match self {
             Caller::Key(principal) => principal.scopes.has(Scope::AdminRead),

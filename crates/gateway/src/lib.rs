@@ -1,8 +1,8 @@
 //! The front door: HTTP in, one call to the engine, HTTP out.
 //!
-//! Owns: the route table, limits on connections, bodies and time, request ids, the span of a request,
-//! the error envelope and `/health`. Refuses to know: SQL, files, and why anything is decided. A handler parses,
-//! calls the engine and renders.
+//! Owns: the route table, limits on connections, bodies and time, request ids, the span of a
+//! request, the error envelope and `/health`. Refuses to know: SQL, files, and why anything is
+//! decided. A handler parses, calls the engine and renders.
 
 mod admin;
 mod ai;

@@ -268,8 +268,8 @@ fn contract(route: &Route) -> Contract {
     }
 }
 
-/// What a call to a model may be told besides: no such model, no budget, a key that is in use, and a
-/// provider that fails.
+/// What a call to a model may be told besides: no such model, no budget, a key that is in use, and
+/// a provider that fails.
 const CALLED: &[u16] = &[402, 404, 409, 415, 422, 502];
 
 fn ai_contract(which: Ai) -> Contract {
@@ -359,7 +359,8 @@ fn admin_contract(admin: Admin) -> Contract {
         | Admin::Incident
         | Admin::IncidentAct
         | Admin::PostMortem
-        | Admin::Channels => incidents::contract(admin).unwrap_or_else(Contract::operator),
+        | Admin::Channels
+        | Admin::ChannelTest => incidents::contract(admin).unwrap_or_else(Contract::operator),
         Admin::OnCall
         | Admin::OverrideAdd
         | Admin::OverrideEnd

@@ -49,8 +49,8 @@ pub(crate) async fn push(
     decision(&decided, Refusal::Acknowledged, |_, receipt| receipt)
 }
 
-/// Keeps a delivery on this machine while the receipt store is away. Whatever is wrong with it shows
-/// when it is decided.
+/// Keeps a delivery on this machine while the receipt store is away. Whatever is wrong with it
+/// shows when it is decided.
 async fn queued(gateway: &Gateway, message_id: &str, body: &Bytes, actor: &str) -> Handled {
     gateway.engine.queue(body.to_vec(), actor).await?;
     tracing::info!(event = "signal_queued", message_id, "GRACEFUL_DEGRADE: Signal queued");

@@ -431,8 +431,8 @@ fn finish(gateway: &Gateway, endpoint: &Endpoint, ended: Ended<'_>) -> Response 
     response
 }
 
-/// An answer that is still being written: it keeps its places, and what is logged on the way is about
-/// its request.
+/// An answer that is still being written: it keeps its places, and what is logged on the way is
+/// about its request.
 struct Streamed {
     body: axum::body::Body,
     context: Context,

@@ -1,7 +1,7 @@
 //! The span of a request, for who looks at its trace elsewhere.
 //!
-//! Owns: what such a span says, by OpenTelemetry's conventions for HTTP. Refuses to know: which traces
-//! are sampled. Neither path nor query is said: callers have put keys into both.
+//! Owns: what such a span says, by OpenTelemetry's conventions for HTTP. Refuses to know: which
+//! traces are sampled. Neither path nor query is said: callers have put keys into both.
 
 use http::Version;
 use telemetry::trace::Span;

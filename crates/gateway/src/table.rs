@@ -106,6 +106,7 @@ pub(crate) enum Admin {
     IncidentAct,
     PostMortem,
     Channels,
+    ChannelTest,
     OnCall,
     OverrideAdd,
     OverrideEnd,
@@ -267,6 +268,12 @@ pub const ROUTES: &[Route] = &[
         "the draft of its post-mortem, as Markdown",
     ),
     see("/admin/channels", Admin::Channels, "channels over which incidents are told"),
+    act(
+        "POST",
+        "/admin/channels/{name}/test",
+        Admin::ChannelTest,
+        "tell a channel a notice that is marked as a test, and say what came of it",
+    ),
     see("/admin/oncall", Admin::OnCall, "who is on call, and the overrides of that"),
     act(
         "POST",

@@ -81,8 +81,8 @@ impl FirestoreStore {
         FirestoreStore::open_given(options, None)
     }
 
-    /// [`FirestoreStore::open`] of the ledger that is called `identity`, which is begun where there is
-    /// none.
+    /// [`FirestoreStore::open`] of the ledger that is called `identity`, which is begun where there
+    /// is none.
     ///
     /// # Errors
     /// As there, and [`Error::OtherLedger`] when the database holds another one.

@@ -2,13 +2,13 @@
 //!
 //! Owns: the gates before a call, what is reserved for it and charged for it, and INV-9: what is
 //! settled, unknown and reserved never passes the spend limit in force, but by what calls used
-//! beyond their own bounds, and calls never pass the call limit. Refuses to know: providers, and how
-//! tokens are counted.
+//! beyond their own bounds, and calls never pass the call limit. Refuses to know: providers, and
+//! how tokens are counted.
 //!
-//! A call reserves the most that it may cost before it is made, because calls at the same time would
-//! pass any limit that is looked at afterwards. Where the longest answer is not affordable it gets a
-//! shorter one, down to the floor that it names, so that a limit is used to its end and not merely
-//! defended.
+//! A call reserves the most that it may cost before it is made, because calls at the same time
+//! would pass any limit that is looked at afterwards. Where the longest answer is not affordable it
+//! gets a shorter one, down to the floor that it names, so that a limit is used to its end and not
+//! merely defended.
 
 use ledger::{Draft, Kind, Meta};
 use types::limits::{CALL_TARGETS, CALL_TOKENS, INTEGER_MAX, RESERVATIONS_PER_TENANT};
@@ -124,8 +124,8 @@ fn admitted<'r>(
     }
 }
 
-/// Whether a tenant that is registered is entitled at `now`, and its plan holds the model: the gates
-/// of a call that costs nothing.
+/// Whether a tenant that is registered is entitled at `now`, and its plan holds the model: the
+/// gates of a call that costs nothing.
 pub(crate) fn is_held(rules: &Rules, state: &TenantState, model: &str, now: Micros) -> bool {
     let plan =
         (state.registered && state.any_active(now)).then(|| account::plan(rules, state, now));

@@ -70,6 +70,7 @@ pub(crate) mod rule {
     pub(crate) const NOTICE_BEGIN: &str = "notice.begin";
     pub(crate) const NOTICE_TELL: &str = "notice.tell";
     pub(crate) const NOTICE_TOLD: &str = "notice.told";
+    pub(crate) const NOTICE_TEST: &str = "notice.test";
 }
 
 /// Who acts when only time has passed. The same whichever command noticed it, because that

@@ -169,11 +169,15 @@ fn first_called(draft: Draft, called: &Called) -> Draft {
 
 fn on_roll(draft: Draft, called: &Called) -> Draft {
     let roll = called.roll();
-    if roll.is_empty() { draft } else { draft.with("oncall", Meta::Text(roll.into())) }
+    let draft = if roll.is_empty() { draft } else { draft.with("oncall", Meta::Text(roll.into())) };
+    match called.stand_in {
+        Some(stand_in) => draft.with("stand_in", Meta::Text(stand_in.as_str().into())),
+        None => draft,
+    }
 }
 
-/// The clocks of an incident, as receipts hold them: the step of its ladder that is next and when it
-/// is due, and when the next update is.
+/// The clocks of an incident, as receipts hold them: the step of its ladder that is next and when
+/// it is due, and when the next update is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clocks {
     /// From when the steps count.
@@ -223,8 +227,8 @@ struct Climb {
 }
 
 /// Takes every step of a ladder that is due by now: after a time without a process they are told
-/// together. Where a step calls nobody the next one is taken at once, and those behind it move up by
-/// the delay that it would have waited.
+/// together. Where a step calls nobody the next one is taken at once, and those behind it move up
+/// by the delay that it would have waited; where none is behind it, others stand in.
 fn climb(
     policy: &Policy,
     overrides: &[Override],
@@ -232,18 +236,23 @@ fn climb(
     mut climb: Climb,
     now: Micros,
 ) -> Climb {
+    let (first, mut is_anybody_called) = (climb.step, false);
     while let Some(next) = policy.next(severity, climb.step, is_acknowledged) {
         if climb.base.plus_secs(next.after_s) > now {
             break;
         }
         let found = policy.call(&policy.ladder(severity)[next.step].tell, overrides, now);
         climb.step = next.step + 1;
+        is_anybody_called |= !found.calls_nobody();
         if found.calls_nobody()
             && let Some(behind) = policy.next(severity, climb.step, is_acknowledged)
         {
             climb.base = climb.base.plus_secs(next.after_s - behind.after_s);
         }
         climb.called.add(found);
+    }
+    if climb.step > first && !is_anybody_called {
+        climb.called.add(policy.stand_in(severity, first, overrides, now));
     }
     climb
 }

@@ -3,7 +3,8 @@
 //! INV-19: what is told of an incident stands between two receipts, in order on each channel, and
 //! nothing that a channel has taken is told to it again.
 //!
-//! Owns: the place of each channel, and the attempt under way. Refuses to know: what a notice says, and how a channel is reached.
+//! Owns: the place of each channel, and the attempt under way. Refuses to know: what a notice says,
+//! and how a channel is reached.
 //!
 //! What is to be told stands in `_incidents`: every receipt with a `tell`. A channel is a place in
 //! that stream, which goes on when a notice has been taken or will never be.
@@ -24,6 +25,13 @@ const TELL: &str = "tell";
 
 /// An attempt whose outcome nobody has sealed for so long is nobody's: its process is gone.
 const OWNER_S: i64 = 120;
+
+/// The newest places that a channel is remembered to have taken, and incidents of which it has.
+const TAKEN_MAX: usize = 64;
+const HEARD_MAX: usize = 64;
+
+/// The state of a channel that is tried on purpose.
+const LIVE: &str = "live";
 
 /// The state of the stream `_notices`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +55,21 @@ pub struct Channel {
     pub failures: u32,
     /// Its last try may have been taken.
     pub is_unknown: bool,
+    /// The newest places that the far side has taken, ascending.
+    #[serde(default)]
+    taken: Vec<u64>,
+    /// The newest incidents of which the far side has taken anything, in the order of their coming.
+    #[serde(default)]
+    heard: Vec<String>,
+    /// When it took anything last, in microseconds.
+    #[serde(default)]
+    pub last_taken_us: Option<i64>,
+    /// When an attempt failed last, in microseconds.
+    #[serde(default)]
+    pub last_failed_us: Option<i64>,
+    /// Why, in our own words.
+    #[serde(default)]
+    pub last_error: Option<String>,
 }
 
 /// An attempt without a result.
@@ -60,6 +83,66 @@ pub struct OpenNotice {
     pub seq: u64,
     /// When it began, in microseconds.
     pub since_us: i64,
+    /// The incident that it is about.
+    #[serde(default)]
+    incident: String,
+}
+
+impl Channel {
+    fn new(name: String, next: u64) -> Channel {
+        Channel {
+            name,
+            next,
+            open: None,
+            failures: 0,
+            is_unknown: false,
+            taken: Vec::new(),
+            heard: Vec::new(),
+            last_taken_us: None,
+            last_failed_us: None,
+            last_error: None,
+        }
+    }
+
+    /// True where it is known that the far side has taken what stands at this place; of one that is
+    /// long past nobody knows it any more.
+    #[must_use]
+    pub fn has_taken(&self, place: u64) -> bool {
+        self.taken.binary_search(&place).is_ok()
+    }
+
+    /// True where it is known that the far side has taken anything of the incident; of one that is
+    /// long past nobody knows it any more.
+    #[must_use]
+    pub fn has_heard_of(&self, incident: &str) -> bool {
+        self.heard.iter().any(|held| held == incident)
+    }
+
+    fn take(&mut self, place: u64, incident: String) {
+        let older = (self.taken.len() + 1).saturating_sub(TAKEN_MAX);
+        self.taken.drain(..older);
+        self.taken.push(place);
+        self.heard.retain(|held| *held != incident);
+        let older = (self.heard.len() + 1).saturating_sub(HEARD_MAX);
+        self.heard.drain(..older);
+        self.heard.push(incident);
+    }
+
+    /// Takes note of how an attempt went.
+    fn learn(&mut self, outcome: TellOutcome, receipt: &View<'_>) {
+        match outcome {
+            TellOutcome::Delivered => self.last_taken_us = Some(receipt.at.0),
+            // Nothing was tried.
+            TellOutcome::Superseded => {}
+            TellOutcome::Again
+            | TellOutcome::Refused
+            | TellOutcome::Unknown
+            | TellOutcome::GivenUp => {
+                self.last_failed_us = Some(receipt.at.0);
+                self.last_error = receipt.meta_text("why").map(|why| why.into_owned());
+            }
+        }
+    }
 }
 
 impl OpenNotice {
@@ -90,21 +173,27 @@ impl NoticesState {
     /// True when a fold can lead to this state.
     pub(crate) fn is_folded(&self) -> bool {
         let behind = |held: &Channel| held.open.as_ref().is_none_or(|open| open.seq >= held.next);
-        self.channels.is_sorted_by(|a, b| a.name < b.name) && self.channels.iter().all(behind)
+        let ascend = |held: &Channel| held.taken.is_sorted_by(|a, b| a < b);
+        self.channels.is_sorted_by(|a, b| a.name < b.name)
+            && self.channels.iter().all(|held| behind(held) && ascend(held))
     }
 
     /// Folds one receipt that is no refusal.
     pub(crate) fn apply(&mut self, rule: &str, receipt: &View<'_>) -> Result<(), FoldError> {
         let subject = receipt.subject.ok_or(FoldError::Field { field: "subject" })?.text();
+        let found = self.find(&subject);
+        if (receipt.kind, rule) == (Kind::Transition, rule::NOTICE_TEST) {
+            let outcome = outcome(receipt)?;
+            if let Ok(at) = found {
+                self.channels[at].learn(outcome, receipt);
+            }
+            return Ok(());
+        }
         let place = receipt.meta_int("place").and_then(|place| u64::try_from(place).ok());
         let place = place.ok_or(FoldError::Field { field: "place" })?;
-        let found = self.find(&subject);
         match (receipt.kind, rule, found) {
             (Kind::Transition, rule::NOTICE_BEGIN, Err(at)) => {
-                let name = subject.into_owned();
-                let channel =
-                    Channel { name, next: place, open: None, failures: 0, is_unknown: false };
-                self.channels.insert(at, channel);
+                self.channels.insert(at, Channel::new(subject.into_owned(), place));
             }
             (Kind::ActionAttempt, rule::NOTICE_TELL, Ok(at)) => {
                 let channel = &mut self.channels[at];
@@ -115,16 +204,22 @@ impl NoticesState {
                     (channel.failures, channel.is_unknown) = (0, false);
                 }
                 channel.next = place;
-                channel.open =
-                    Some(OpenNotice { attempt: receipt.id, seq: place, since_us: receipt.at.0 });
+                channel.open = Some(OpenNotice {
+                    attempt: receipt.id,
+                    seq: place,
+                    since_us: receipt.at.0,
+                    incident: receipt.meta_text("incident").unwrap_or_default().into_owned(),
+                });
             }
             (Kind::ActionResult, rule::NOTICE_TOLD, Ok(at)) => {
-                let word = receipt.status.ok_or(FoldError::Field { field: "status" })?.text();
-                let outcome = TellOutcome::parse(&word);
-                let outcome = outcome.ok_or(FoldError::Field { field: "status" })?;
+                let outcome = outcome(receipt)?;
                 let channel = &mut self.channels[at];
                 let is_its = |open: &mut OpenNotice| receipt.intent == Some(open.attempt);
-                channel.open.take_if(is_its).ok_or(FoldError::NotInFlight)?;
+                let open = channel.open.take_if(is_its).ok_or(FoldError::NotInFlight)?;
+                channel.learn(outcome, receipt);
+                if outcome == TellOutcome::Delivered {
+                    channel.take(place, open.incident);
+                }
                 if outcome.is_final() {
                     channel.next = place + 1;
                     (channel.failures, channel.is_unknown) = (0, false);
@@ -139,13 +234,21 @@ impl NoticesState {
     }
 }
 
+fn outcome(receipt: &View<'_>) -> Result<TellOutcome, FoldError> {
+    let word = receipt.status.ok_or(FoldError::Field { field: "status" })?.text();
+    TellOutcome::parse(&word).ok_or(FoldError::Field { field: "status" })
+}
+
 /// Decides a command on the stream.
 pub(crate) fn decide(state: &NoticesState, command: &Command, cx: &Context<'_>) -> Decision {
     match command {
         Command::Notice(NoticeChange::Begin { channel, from }) => begin(state, channel, *from, cx),
         Command::Notice(NoticeChange::Tell(telling)) => tell(state, telling, cx),
-        Command::Notice(NoticeChange::Told { attempt, outcome }) => {
-            settle(state, *attempt, *outcome, cx)
+        Command::Notice(NoticeChange::Told { attempt, outcome, why }) => {
+            settle(state, *attempt, *outcome, why.as_deref(), cx)
+        }
+        Command::Notice(NoticeChange::Tested { channel, outcome, why }) => {
+            tested(channel, *outcome, why.as_deref(), cx)
         }
         Command::Tick => Decision::Nothing,
         _ => wrong_stream(),
@@ -164,7 +267,7 @@ fn begin(state: &NoticesState, channel: &str, from: u64, cx: &Context<'_>) -> De
         return refused("there are as many channels as may be");
     }
     let mut draft = transition(TELL, rule::NOTICE_BEGIN, cx.actor)
-        .states("absent", "live")
+        .states("absent", LIVE)
         .with("place", int(from));
     draft.subject = Some(channel.to_owned().into());
     seal(draft)
@@ -191,6 +294,7 @@ fn settle(
     state: &NoticesState,
     attempt: ReceiptId,
     outcome: TellOutcome,
+    why: Option<&str>,
     cx: &Context<'_>,
 ) -> Decision {
     let its = |held: &&Channel| held.open.as_ref().is_some_and(|open| open.attempt == attempt);
@@ -204,7 +308,25 @@ fn settle(
     draft.subject = Some(channel.name.clone().into());
     draft.intent = Some(attempt);
     draft.status = Some(outcome.as_str().into());
-    seal(draft)
+    seal(said_why(draft, why))
+}
+
+/// A channel was tried on purpose: who asked and what came of it. It moves no place.
+fn tested(channel: &str, outcome: TellOutcome, why: Option<&str>, cx: &Context<'_>) -> Decision {
+    if channel.is_empty() || !is_keepable(channel, limits::METADATA_VALUE_CHARS) {
+        return invalid_field("channel is no name");
+    }
+    let mut draft = transition(TELL, rule::NOTICE_TEST, cx.actor).states(LIVE, LIVE);
+    draft.subject = Some(channel.to_owned().into());
+    draft.status = Some(outcome.as_str().into());
+    seal(said_why(draft, why))
+}
+
+fn said_why(draft: ledger::Draft, why: Option<&str>) -> ledger::Draft {
+    match why.filter(|why| is_keepable(why, limits::METADATA_VALUE_CHARS)) {
+        Some(why) => draft.with("why", Meta::Text(why.to_owned().into())),
+        None => draft,
+    }
 }
 
 fn int(place: u64) -> Meta {

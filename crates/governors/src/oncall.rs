@@ -1,8 +1,10 @@
 //! Who is told of an incident, and when: the policy as data.
 //!
-//! Owns: the ladder of each severity, what stands on what, which steps are left when a channel is not
-//! set up, and what a step comes to at an instant. Refuses to know: any incident, whose turn it is, and
-//! how a channel is reached.
+//! Owns: the ladder of each severity, what stands on what, which steps are left when a channel is
+//! not set up, what a step comes to at an instant, and who stands in where it calls nobody. Refuses
+//! to know: any incident, whose turn it is, and how a channel is reached.
+
+mod gaps;
 
 use toml::Table;
 use types::{Micros, Severity, limits};
@@ -11,6 +13,8 @@ use crate::incident::Override;
 use crate::rota::Rota;
 use crate::rules::SHIPPED;
 use crate::section::{CatalogueError, Section};
+
+pub use gaps::Gap;
 
 /// Longest delay of a step, an update or a resolution: a day.
 const DELAY_MAX_S: i64 = 86_400;
@@ -29,6 +33,8 @@ pub struct Policy {
     update_tell: Audience,
     fallback: Audience,
     rota: Rota,
+    /// Every channel that is set up; of a policy as it is written, every one that it names.
+    set_up: Vec<String>,
     /// Component, and what it directly depends on.
     depends: Vec<(String, Vec<String>)>,
 }
@@ -49,6 +55,27 @@ pub(crate) struct Called {
     pub(crate) channels: Vec<String>,
     /// Rotations with who is on them, where anybody is.
     people: Vec<(String, Option<String>)>,
+    /// Who was called because nobody else was.
+    pub(crate) stand_in: Option<StandIn>,
+}
+
+/// Who is called where a ladder ends with steps that call nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StandIn {
+    /// Those whom the last step before called that called anybody.
+    Before,
+    /// Every channel that is set up.
+    All,
+}
+
+impl StandIn {
+    /// The word in receipts.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            StandIn::Before => "before",
+            StandIn::All => "all",
+        }
+    }
 }
 
 /// One step of a ladder.
@@ -93,6 +120,7 @@ impl Called {
                 self.people.push(found);
             }
         }
+        self.stand_in = self.stand_in.or(more.stand_in);
     }
 
     /// Adds the channels that are not among them.
@@ -170,6 +198,9 @@ impl Policy {
             Ok(steps)
         };
         let [sev1, sev2, sev3, sev4] = Severity::ALL.map(ladder);
+        let mut named = Called::default();
+        targets.iter().for_each(|(_, channels)| named.reach(channels));
+        rota.people().iter().for_each(|person| named.reach(&person.channels));
         let update_for = section.words("update_for")?;
         let update_for = update_for.iter().map(|word| Severity::parse(word));
         let update_for: Option<Vec<Severity>> = update_for.collect();
@@ -182,6 +213,7 @@ impl Policy {
             update_tell: audience(section, "update_tell")?,
             fallback: audience(section, "fallback")?,
             rota,
+            set_up: named.channels,
             depends: lists(&section.section("depends")?)?,
         })
     }
@@ -191,6 +223,7 @@ impl Policy {
     pub(crate) fn with_channels(mut self, set_up: &[&str]) -> Policy {
         let keep = |told: &mut Audience| told.channels.retain(|name| set_up.contains(&&**name));
         self.rota.keep(set_up);
+        self.set_up = set_up.iter().map(|name| (*name).to_owned()).collect();
         keep(&mut self.update_tell);
         keep(&mut self.fallback);
         for ladder in &mut self.ladders {
@@ -245,7 +278,7 @@ impl Policy {
 
     /// Whom an audience comes to at `now`.
     pub(crate) fn call(&self, tell: &Audience, overrides: &[Override], now: Micros) -> Called {
-        let mut called = Called { channels: tell.channels.clone(), people: Vec::new() };
+        let mut called = Called { channels: tell.channels.clone(), ..Called::default() };
         for rotation in &tell.rotations {
             let found = self.rota.on_call(rotation, overrides, now).map(|(person, _)| person);
             let found = found.filter(|person| !person.channels.is_empty());
@@ -255,17 +288,44 @@ impl Policy {
         called
     }
 
+    /// Whom a ladder calls whose steps from `before` on call nobody: those of the last step before
+    /// them that calls anybody, else every channel that is set up.
+    pub(crate) fn stand_in(
+        &self,
+        severity: Severity,
+        before: usize,
+        overrides: &[Override],
+        now: Micros,
+    ) -> Called {
+        let earlier = self.ladder(severity).iter().take(before).rev();
+        let mut called = earlier.map(|step| self.call(&step.tell, overrides, now));
+        match called.find(|called| !called.calls_nobody()) {
+            Some(called) => Called { stand_in: Some(StandIn::Before), ..called },
+            None => self.everybody(),
+        }
+    }
+
+    /// Every channel that is set up, in place of nobody.
+    pub(crate) fn everybody(&self) -> Called {
+        let stand_in = Some(StandIn::All);
+        Called { channels: self.set_up.clone(), stand_in, ..Called::default() }
+    }
+
     /// The channels of each step of a ladder as they are at `now`, where nobody acknowledges and
-    /// nothing is known of overrides. A step that calls nobody is told together with the next one.
+    /// nothing is known of overrides. A step that calls nobody is told together with the next one,
+    /// and at the end with whoever stands in.
     #[must_use]
     pub fn steps_at(&self, severity: Severity, now: Micros) -> Vec<Vec<String>> {
         let (mut steps, mut called) = (Vec::new(), Called::default());
         let ladder = self.ladder(severity);
         for (at, step) in ladder.iter().enumerate() {
             let found = self.call(&step.tell, &[], now);
-            let is_missed = found.calls_nobody();
+            let (is_missed, is_last) = (found.calls_nobody(), at + 1 == ladder.len());
             called.add(found);
-            if !is_missed || at + 1 == ladder.len() {
+            if is_missed && is_last {
+                called.add(self.stand_in(severity, at, &[], now));
+            }
+            if !is_missed || is_last {
                 steps.push(std::mem::take(&mut called).channels);
             }
         }

@@ -22,8 +22,8 @@ pub struct Plan {
     pub calls_per_month: Option<u64>,
     /// What calls to models may cost in a calendar month, in minor units; absent means no limit.
     pub spend_per_month_minor: Option<i64>,
-    /// The models that may be called, by the names that callers use; one that ends in `*` stands for
-    /// all that begin so. Absent means all.
+    /// The models that may be called, by the names that callers use; one that ends in `*` stands
+    /// for all that begin so. Absent means all.
     models: Option<Vec<String>>,
 }
 

@@ -32,8 +32,8 @@ impl ModelPrice {
         micros(parts.map(|(tokens, price)| u128::from(tokens) * u128::from(price)).sum())
     }
 
-    /// The dearest that a token of the prompt can be, in micros per million. What the provider's own
-    /// tools read counts as part of the prompt; sound may be on either side.
+    /// The dearest that a token of the prompt can be, in micros per million. What the provider's
+    /// own tools read counts as part of the prompt; sound may be on either side.
     #[must_use]
     pub fn input_max(&self) -> u64 {
         let price = Usage::of(self.micros_per_million);

@@ -1,11 +1,12 @@
 //! Who is on call at an instant: the rota as data.
 //!
 //! Owns: people, the rotations that they take turns in, and whose turn it is. Refuses to know: any
-//! incident, and how a person is reached. All times are UTC: there is no time zone whose rules could
-//! change whose turn it is.
+//! incident, and how a person is reached. All times are UTC: there is no time zone whose rules
+//! could change whose turn it is.
 //!
-//! A rotation is a list of layers; the first one that somebody is on counts. The turns of a layer go on
-//! for ever from its start. An override puts another person in the place of a rotation for some time.
+//! A rotation is a list of layers; the first one that somebody is on counts. The turns of a layer
+//! go on for ever from its start. An override puts another person in the place of a rotation for
+//! some time.
 
 use toml::Value;
 use toml::value::{Datetime, Offset, Time};
@@ -61,14 +62,14 @@ struct Layer {
     shift_s: i64,
     /// Places among the people; nobody's turn ever comes where it is empty.
     order: Vec<usize>,
-    /// The part of the day that it is for, in seconds of the day; over midnight where it ends before
-    /// it begins.
+    /// The part of the day that it is for, in seconds of the day; over midnight where it ends
+    /// before it begins.
     hours: Option<(i64, i64)>,
 }
 
 impl Rota {
-    /// Reads `oncall.people` and `oncall.rotations`, where they are there. `channels` gives what a word
-    /// stands for in the list of a person.
+    /// Reads `oncall.people` and `oncall.rotations`, where they are there. `channels` gives what a
+    /// word stands for in the list of a person.
     pub(crate) fn read(
         oncall: &Section<'_>,
         channels: impl Fn(&Section<'_>, &str) -> Result<Vec<String>, CatalogueError>,
@@ -129,8 +130,15 @@ impl Rota {
         self.people.iter().find(|held| held.name == name)
     }
 
-    /// Who is on a rotation at `now`, and the override that says so where one does: the newest one that
-    /// is in force and names somebody who is known.
+    /// Everybody whose turn on a rotation may come.
+    pub(crate) fn members(&self, rotation: &str) -> impl Iterator<Item = &Person> {
+        let found = self.rotations.iter().find(|held| held.name == rotation);
+        let layers = found.into_iter().flat_map(|held| &held.layers);
+        layers.flat_map(|layer| layer.order.iter().map(|place| &self.people[*place]))
+    }
+
+    /// Who is on a rotation at `now`, and the override that says so where one does: the newest one
+    /// that is in force and names somebody whom a channel reaches.
     #[must_use]
     pub fn on_call<'a>(
         &'a self,
@@ -141,7 +149,8 @@ impl Rota {
         let rotation = self.rotations.iter().find(|held| held.name == rotation)?;
         let in_force = |held: &&Override| held.rotation == rotation.name && held.is_in_force(now);
         let mut newest = overrides.iter().rev().filter(in_force);
-        let other = newest.find_map(|held| Some((self.person(&held.person)?, Some(held))));
+        let reached = |name: &str| self.person(name).filter(|held| !held.channels.is_empty());
+        let other = newest.find_map(|held| Some((reached(&held.person)?, Some(held))));
         other.or_else(|| {
             let turn = rotation.layers.iter().find_map(|layer| layer.turn(now.secs()))?;
             Some((&self.people[turn], None))

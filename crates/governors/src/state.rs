@@ -247,8 +247,9 @@ impl StreamState {
         matches!(self, StreamState::Tenant(state) if state.registered)
     }
 
-    /// Whether a tenant may be told at `now` what a model has answered it: the gates of a call before
-    /// quota and budget. Who is not let through is refused by the call itself, with a receipt.
+    /// Whether a tenant may be told at `now` what a model has answered it: the gates of a call
+    /// before quota and budget. Who is not let through is refused by the call itself, with a
+    /// receipt.
     #[must_use]
     pub fn holds_model(&self, rules: &Rules, model: &str, now: Micros) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! SHA-256 over what is short: a sealed or verified receipt costs one hash of its bytes and three of
-//! less than two blocks, for which a buffering hasher takes as long as the rounds themselves.
+//! SHA-256 over what is short: a sealed or verified receipt costs one hash of its bytes and three
+//! of less than two blocks, for which a buffering hasher takes as long as the rounds themselves.
 //!
 //! Owns: the padding of such messages (FIPS 180-4, 5.1.1). Refuses to know: what is hashed.
 

@@ -1,8 +1,8 @@
 //! The one-pass validating scanner: stored bytes in, typed view out, nothing copied.
 //!
 //! Owns: what is a well-formed receipt. It accepts exactly what the writer can produce: fields in
-//! ascending order, none twice, none unknown, no floats (INV-6), nulls, control characters or needless
-//! escapes. Refuses to know: hashes of other receipts, and what a field means.
+//! ascending order, none twice, none unknown, no floats (INV-6), nulls, control characters or
+//! needless escapes. Refuses to know: hashes of other receipts, and what a field means.
 
 use std::borrow::Cow;
 

@@ -36,8 +36,8 @@ pub struct Change {
 }
 
 impl Alerts {
-    /// Stands where the kept phases say; what is not among them is inactive. For how long there have
-    /// been no data is known here alone.
+    /// Stands where the kept phases say; what is not among them is inactive. For how long there
+    /// have been no data is known here alone.
     pub fn restore(&mut self, kept: impl IntoIterator<Item = (String, Labels, Phase)>) {
         self.trackers.values_mut().for_each(|tracker| tracker.restore(Phase::Inactive));
         for (rule, labels, phase) in kept {

@@ -102,8 +102,8 @@ impl Condition {
         Condition::parse_for(text, INTERVAL.micros())
     }
 
-    /// [`Condition::parse`] where samples are taken every so many microseconds: the window must span
-    /// two of them.
+    /// [`Condition::parse`] where samples are taken every so many microseconds: the window must
+    /// span two of them.
     pub fn parse_for(text: &str, interval_us: i64) -> Result<Condition, ParseError> {
         grammar::parse(text, interval_us)
     }

@@ -11,8 +11,9 @@ use crate::labels::Quoted;
 use crate::rules::{Piece, Rule, Rules};
 use crate::unit::{SECOND_US, Span, Unit};
 
-/// A rule file that says what the rules say, evaluated every so many microseconds. Ladders and `inhibits` are not in it: inhibition is
-/// Alertmanager's, by the labels that are given here. Nor is `nodata`.
+/// A rule file that says what the rules say, evaluated every so many microseconds. Ladders and
+/// `inhibits` are not in it: inhibition is Alertmanager's, by the labels that are given here. Nor
+/// is `nodata`.
 #[must_use]
 pub fn rules_yaml(rules: &Rules, interval_us: i64) -> String {
     let interval = match interval_us % SECOND_US {

@@ -118,8 +118,8 @@ impl Rules {
         Rules::parse_for(text, INTERVAL.micros())
     }
 
-    /// [`Rules::parse`] where samples are taken every so many microseconds: windows must span two of
-    /// them, and what has to last at least one.
+    /// [`Rules::parse`] where samples are taken every so many microseconds: windows must span two
+    /// of them, and what has to last at least one.
     pub fn parse_for(text: &str, interval_us: i64) -> Result<Rules, Vec<RuleError>> {
         let placed = file::read(text, interval_us)?;
         let late = lint::check(&placed)?;

@@ -37,7 +37,8 @@ pub enum Form {
     /// A host and a port, as the emulators of Google Cloud expect it in their variables.
     HostPort,
     /// Where a PostgreSQL database is, as
-    /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS> defines it.
+    /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS> defines
+    /// it.
     PostgresUrl,
     /// Where a Redis server is: host, port, user, password and the number of a database.
     RedisUrl,
@@ -48,8 +49,8 @@ pub enum Form {
     HttpUrl,
     /// The value of an HTTP header.
     HeaderValue,
-    /// HTTP headers, as <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> has them in one
-    /// variable.
+    /// HTTP headers, as <https://opentelemetry.io/docs/specs/otel/protocol/exporter/> has them in
+    /// one variable.
     HeaderPairs,
     /// A share of a whole.
     Share,
@@ -66,8 +67,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The pairs of [`Form::Breakers`]: a name, and whether its breaker is held open; `None` when the text
-/// is of another form.
+/// The pairs of [`Form::Breakers`]: a name, and whether its breaker is held open; `None` when the
+/// text is of another form.
 #[must_use]
 pub fn breakers(text: &str) -> Option<Vec<(&str, bool)>> {
     if text == "none" {

@@ -1,7 +1,7 @@
 //! What the settings of OpenTelemetry hold: a share of all traces, and headers as pairs.
 //!
-//! Owns: the forms of both, and what a text of them means. Refuses to know: what is traced, and who is
-//! sent the headers.
+//! Owns: the forms of both, and what a text of them means. Refuses to know: what is traced, and who
+//! is sent the headers.
 
 use crate::knob::FromText;
 
@@ -39,8 +39,9 @@ impl FromText for Share {
     }
 }
 
-/// The pairs of `OTEL_EXPORTER_OTLP_HEADERS`: `name=value,name=value`, with `%` and two digits for what
-/// cannot stand in there itself. Names are in lower case. `None` when the text is of another form.
+/// The pairs of `OTEL_EXPORTER_OTLP_HEADERS`: `name=value,name=value`, with `%` and two digits for
+/// what cannot stand in there itself. Names are in lower case. `None` when the text is of another
+/// form.
 #[must_use]
 pub fn header_pairs(text: &str) -> Option<Vec<(String, String)>> {
     text.split(',').map(pair).collect()

@@ -40,8 +40,8 @@ pub fn backup(
 
 /// Puts the ledger in `from_dir`, which the caller has verified, in the place of the one in `dir`.
 /// What was there moves to `replaced-<label>` inside `dir`, whose path is returned; nothing is
-/// deleted. From the first move to the last, a file named `restoring` keeps the directory from being
-/// opened; after a restore that died it is run again under another label.
+/// deleted. From the first move to the last, a file named `restoring` keeps the directory from
+/// being opened; after a restore that died it is run again under another label.
 ///
 /// # Errors
 /// [`OpenError::Locked`] while a service writes `dir`, [`OpenError::NotEmpty`] when `label` was

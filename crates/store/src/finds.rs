@@ -82,9 +82,9 @@ pub(crate) fn load(conn: &Connection, size: u64) -> rusqlite::Result<Fresh> {
 ///
 /// Whatever was committed by then is seen: a name leaves memory only after the transaction that
 /// put it into the table was committed, and the table is asked in a snapshot that is younger than
-/// the memory which did not have the name. Whatever came later is not seen, although that snapshot may
-/// have it: names move in an order of their own, and a stream with its end but without its middle
-/// would pass for a broken one.
+/// the memory which did not have the name. Whatever came later is not seen, although that snapshot
+/// may have it: names move in an order of their own, and a stream with its end but without its
+/// middle would pass for a broken one.
 pub(crate) struct Look<'a> {
     conn: &'a Connection,
     fresh: &'a RwLock<Fresh>,

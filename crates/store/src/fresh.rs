@@ -1,7 +1,7 @@
 //! The newest receipts' names, which the index does not have yet.
 //!
-//! Owns: two generations in memory, one that grows and one that is moved into the index, and the pace
-//! of the move. Refuses to know: SQL, and what a name stands for.
+//! Owns: two generations in memory, one that grows and one that is moved into the index, and the
+//! pace of the move. Refuses to know: SQL, and what a name stands for.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ pub(crate) const GENERATION: usize = 32_768;
 
 /// What is behind the index, as of the last commit.
 ///
-/// Both generations are trees: they are asked as often as they grow, the older one is moved in the order
-/// of names, and a tree needs no sorting, which would be somebody's slow answer.
+/// Both generations are trees: they are asked as often as they grow, the older one is moved in the
+/// order of names, and a tree needs no sorting, which would be somebody's slow answer.
 pub(crate) struct Fresh {
     generation: usize,
     /// What is left of the generation that is being moved.

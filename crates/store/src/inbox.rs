@@ -1,6 +1,7 @@
 //! Signals that wait on this machine while a shared store is away: the Inbox port on SQLite.
 //!
-//! Owns: one file for each ledger, with those that wait and those that were set aside. Refuses to know: what a signal says, and when it is decided.
+//! Owns: one file for each ledger, with those that wait and those that were set aside. Refuses to
+//! know: what a signal says, and when it is decided.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +36,8 @@ pub struct SqliteInbox {
 }
 
 impl SqliteInbox {
-    /// Opens the inbox of `ledger` in `dir`, creating both where they are missing. Each ledger has its
-    /// own: what was said to one is not decided for another.
+    /// Opens the inbox of `ledger` in `dir`, creating both where they are missing. Each ledger has
+    /// its own: what was said to one is not decided for another.
     ///
     /// # Errors
     /// When a file cannot be created, or is no inbox.

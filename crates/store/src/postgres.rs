@@ -3,8 +3,8 @@
 //! Each store, which is one life of one instance, writes a log of its own; the streams are shared,
 //! and where each of them stands is the only fence between instances. See `docs/adr/0010`.
 //!
-//! Owns: tables, the one statement that appends, connections and deadlines, leases. Refuses to know:
-//! what a receipt decides.
+//! Owns: tables, the one statement that appends, connections and deadlines, leases. Refuses to
+//! know: what a receipt decides.
 
 mod columns;
 mod error;
@@ -95,8 +95,8 @@ impl PgStore {
         link::apart(|| PgStore::open(options, Wanted::Any))
     }
 
-    /// [`PgStore::connect`] to the ledger that is called `identity`, which is created where there is
-    /// none.
+    /// [`PgStore::connect`] to the ledger that is called `identity`, which is created where there
+    /// is none.
     ///
     /// # Errors
     /// As there, and [`ConnectError::OtherLedger`] when the database holds another one.

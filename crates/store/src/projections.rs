@@ -1,7 +1,8 @@
 //! The projections, derived again from receipt bytes.
 //!
 //! Owns: which receipt answers a key and which attempt is unsettled, as read from bytes; the
-//! rebuilding of all projections and of the index. Refuses to know: when something is due; whoever folds knows.
+//! rebuilding of all projections and of the index. Refuses to know: when something is due; whoever
+//! folds knows.
 
 use std::collections::BTreeMap;
 use std::path::Path;

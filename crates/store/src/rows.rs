@@ -34,7 +34,8 @@ const SNAPSHOT: &str = "
 SELECT n.seq, n.hash, n.at, n.state FROM snapshots n
 WHERE n.stream = (SELECT no FROM streams WHERE name = ?1)";
 
-/// Places of a stream that are looked up at once: few at first, since most reads are of a short tail.
+/// Places of a stream that are looked up at once: few at first, since most reads are of a short
+/// tail.
 const PLACES_MIN: u64 = 8;
 const PLACES_MAX: u64 = 256;
 
@@ -128,8 +129,8 @@ pub(crate) fn snapshot(
 
 /// [`engine::ports::Store::read`].
 ///
-/// A stream ends where two places in a row lead nowhere. Behind one that does, or whose row is gone,
-/// a row was removed by hand: what follows is given, so that a fold sees the broken link.
+/// A stream ends where two places in a row lead nowhere. Behind one that does, or whose row is
+/// gone, a row was removed by hand: what follows is given, so that a fold sees the broken link.
 pub(crate) fn read(
     look: &Look<'_>,
     stream: &StreamName,

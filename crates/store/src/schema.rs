@@ -187,8 +187,8 @@ pub(crate) fn is_blank(conn: &Connection) -> Result<bool, OpenError> {
     blank().map_err(OpenError::sql("read the schema"))
 }
 
-/// Creates tables and identity, the given one or a new one, in one transaction, so that a crash leaves
-/// a blank file.
+/// Creates tables and identity, the given one or a new one, in one transaction, so that a crash
+/// leaves a blank file.
 pub(crate) fn create(conn: &mut Connection, given: Option<Identity>) -> Result<(), OpenError> {
     let identity = given.map_or_else(new_identity, Ok).map_err(OpenError::Entropy)?;
     let mut create = || {

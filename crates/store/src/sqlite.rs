@@ -112,8 +112,8 @@ impl SqliteStore {
         SqliteStore::open_given(dir, options, None)
     }
 
-    /// [`SqliteStore::open`] of the ledger that is called `identity`, which is created where there is
-    /// none.
+    /// [`SqliteStore::open`] of the ledger that is called `identity`, which is created where there
+    /// is none.
     ///
     /// # Errors
     /// As there, and [`OpenError::OtherLedger`] when another one is in `dir`.

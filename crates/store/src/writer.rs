@@ -34,7 +34,8 @@ pub(crate) struct Writer {
 /// What is remembered of a stream.
 struct Known {
     number: i64,
-    /// The first free place. `None` until it was looked for: from then on the stream grows here only.
+    /// The first free place. `None` until it was looked for: from then on the stream grows here
+    /// only.
     end: Option<u64>,
 }
 

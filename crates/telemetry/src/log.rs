@@ -60,8 +60,8 @@ pub struct FileOptions {
     pub flush_interval: Duration,
 }
 
-/// Starts the log of the process, panics included. Keep the handle until the process ends; dropping it waits for the
-/// lines that are queued.
+/// Starts the log of the process, panics included. Keep the handle until the process ends; dropping
+/// it waits for the lines that are queued.
 ///
 /// # Errors
 /// [`Error::LogFile`] where the file cannot be opened, [`Error::LogWriter`] where no thread can

@@ -14,8 +14,8 @@ const GROUPS: &str = "/sys/fs/cgroup";
 pub struct Memory {
     /// The least limit of its control groups, or the machine's memory where that is less.
     pub limit_bytes: u64,
-    /// What can still be used within each of them. Cached files count as available, since the system
-    /// drops them first.
+    /// What can still be used within each of them. Cached files count as available, since the
+    /// system drops them first.
     pub available_bytes: u64,
 }
 

@@ -1,8 +1,8 @@
 //! What waits to be sent elsewhere: lines of the log, or spans.
 //!
 //! Owns: the bounded queue, its order, and the count of what was lost. Refuses to know: what a line
-//! says, where lines go, and how they are sent. A caller never waits: what is too much pushes out the
-//! oldest.
+//! says, where lines go, and how they are sent. A caller never waits: what is too much pushes out
+//! the oldest.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,8 +67,8 @@ impl Outbox {
         self.0.options
     }
 
-    /// Sets, once, what is called when a batch is full or a flush is asked for. It must not wait, and
-    /// must not log.
+    /// Sets, once, what is called when a batch is full or a flush is asked for. It must not wait,
+    /// and must not log.
     pub fn on_full(&self, wake: Box<dyn Fn() + Send + Sync>) {
         let _ = self.0.wake.set(wake);
     }

@@ -1,10 +1,10 @@
 //! Which request is being handled: the ids that its lines carry, and that go where it asks further.
 //!
-//! Owns: the forms of the ids (`traceparent` of W3C Trace Context, `X-Trace-Id`), which one holds on
-//! this thread, and where its spans go, if anywhere. Refuses to know: where ids came from.
+//! Owns: the forms of the ids (`traceparent` of W3C Trace Context, `X-Trace-Id`), which one holds
+//! on this thread, and where its spans go, if anywhere. Refuses to know: where ids came from.
 //!
-//! What holds is set for as long as a future is polled, and not kept in a span of `tracing`: that would
-//! cost each request allocations, for two ids that most of them never show.
+//! What holds is set for as long as a future is polled, and not kept in a span of `tracing`: that
+//! would cost each request allocations, for two ids that most of them never show.
 
 mod otlp;
 mod span;
@@ -63,12 +63,12 @@ impl Text {
 }
 
 impl Context {
-    /// The ids of a request that came with these headers. `unique` is a number that nobody else has,
-    /// such as a UUID: it names the trace where no header does, and its lower half the span. What is not
-    /// of its form is passed over, as the W3C asks for.
+    /// The ids of a request that came with these headers. `unique` is a number that nobody else
+    /// has, such as a UUID: it names the trace where no header does, and its lower half the span.
+    /// What is not of its form is passed over, as the W3C asks for.
     ///
-    /// Lines carry the `X-Trace-Id` before the trace of `traceparent`: whoever wrote it will look for
-    /// it. What goes further carries `traceparent` before that.
+    /// Lines carry the `X-Trace-Id` before the trace of `traceparent`: whoever wrote it will look
+    /// for it. What goes further carries `traceparent` before that.
     #[must_use]
     pub fn read(traceparent: Option<&[u8]>, trace_id: Option<&[u8]>, unique: u128) -> Context {
         let parent = traceparent.and_then(parse);
@@ -86,8 +86,8 @@ impl Context {
         Context { trace, span, parent, is_sampled, was_asked, given, tracer: None, asked: None }
     }
 
-    /// The same, with spans that go to `tracer` where the trace is sampled: as whoever asked has decided,
-    /// else by the trace's id, so that all who decide alike agree.
+    /// The same, with spans that go to `tracer` where the trace is sampled: as whoever asked has
+    /// decided, else by the trace's id, so that all who decide alike agree.
     #[must_use]
     pub fn traced(self, tracer: &'static Tracer) -> Context {
         let is_sampled = match self.parent {
@@ -135,8 +135,8 @@ impl Context {
     }
 }
 
-/// Trace, span and whether they are sampled; `None` for what is no `traceparent`. A later version may
-/// have more behind what is known of it.
+/// Trace, span and whether they are sampled; `None` for what is no `traceparent`. A later version
+/// may have more behind what is known of it.
 fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
     let (known, rest) = text.split_at_checked(55)?;
     let known = std::str::from_utf8(known).ok()?;

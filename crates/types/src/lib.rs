@@ -1,8 +1,8 @@
 //! The words that every crate shares: ids, hashes, time, refusal reasons and limits.
 //!
-//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits, scopes,
-//! what a credential looks like and its removal from text.
-//! Refuses to know: JSON shapes, HTTP routes, storage, and what any tenant may do.
+//! Owns: validation of identifiers, the one table of refusal reasons, the one list of limits,
+//! scopes, what a credential looks like and its removal from text. Refuses to know: JSON shapes,
+//! HTTP routes, storage, and what any tenant may do.
 
 pub mod access;
 pub mod credentials;

@@ -1,7 +1,7 @@
 //! What must not stand in a log line or in what people are told, and its removal from free text.
 //!
-//! Owns: the scanner; the list of names is that of [`credentials`]. Refuses to know: lines, levels and
-//! receipts.
+//! Owns: the scanner; the list of names is that of [`credentials`]. Refuses to know: lines, levels
+//! and receipts.
 //!
 //! The scanner is written here and not as regular expressions because a value ends differently
 //! in prose, in JSON, in JSON inside a JSON string and in Rust's debug form. Where the end is in
@@ -48,8 +48,8 @@ pub fn has_leak_word(text: &str) -> bool {
         };
         WORDS.iter().any(is_word)
     };
-    // This runs over each line as a whole: three letters tell almost every place apart, and without a
-    // way out of the loop the compiler looks at many places at once.
+    // This runs over each line as a whole: three letters tell almost every place apart, and without
+    // a way out of the loop the compiler looks at many places at once.
     let suspect = |three: &[u8]| {
         let [a, b, c] = [three[0] | 0x20, three[1] | 0x20, three[2] | 0x20];
         let api = (a == b'a') & (b == b'p') & (c == b'i');
@@ -64,9 +64,9 @@ pub fn has_leak_word(text: &str) -> bool {
     })
 }
 
-/// The text with every recognised secret replaced: bearer tokens, keys of known vendors, PEM blocks,
-/// and the values of sensitive names in `name=value`, `name: value` and `"name": "value"`, also
-/// where the quotes are escaped.
+/// The text with every recognised secret replaced: bearer tokens, keys of known vendors, PEM
+/// blocks, and the values of sensitive names in `name=value`, `name: value` and `"name": "value"`,
+/// also where the quotes are escaped.
 #[must_use]
 pub fn mask(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
@@ -134,7 +134,8 @@ fn secret_at(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     (secret && to > from).then_some((from, to))
 }
 
-/// The user and password of a URL whose scheme ends at `end`, or the whole path of one that is a key.
+/// The user and password of a URL whose scheme ends at `end`, or the whole path of one that is a
+/// key.
 fn in_url(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
     const KEYS: &[u8] = b"hooks.slack.com/services/";
     let rest = bytes[end..].strip_prefix(b"://")?;

@@ -1,6 +1,7 @@
 //! Receipts on their way into a store.
 //!
-//! Owns: which writer of the store each of them goes through. Refuses to know: where they come from.
+//! Owns: which writer of the store each of them goes through. Refuses to know: where they come
+//! from.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,9 @@ const PENDING_MAX: usize = 2_000;
 
 /// The writers of one store, one of which takes the receipts at a time.
 ///
-/// Several writers of the source may have sealed at one instant. In the log of one writer of a shared
-/// store instants go up, so a receipt of an instant that was there already goes through another
-/// writer.
+/// Several writers of the source may have sealed at one instant. In the log of one writer of a
+/// shared store instants go up, so a receipt of an instant that was there already goes through
+/// another writer.
 pub(super) struct Lanes<'a> {
     settings: &'a Settings,
     identity: Identity,

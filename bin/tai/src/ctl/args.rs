@@ -95,8 +95,11 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: Option<IncidentVerb>,
     },
-    /// The channels over which incidents are told.
-    Channels,
+    /// The channels over which incidents are told; or try one.
+    Channels {
+        #[command(subcommand)]
+        verb: Option<ChannelVerb>,
+    },
     /// Who is on call; or somebody in the place of whoever's turn it is.
     Oncall {
         #[command(subcommand)]
@@ -277,6 +280,16 @@ pub(crate) enum IncidentVerb {
     Postmortem {
         /// The incident.
         id: String,
+    },
+}
+
+/// What can be done with channels.
+#[derive(Subcommand)]
+pub(crate) enum ChannelVerb {
+    /// Tell it a notice that is marked as a test, and say what came of it.
+    Test {
+        /// The channel, such as slack.
+        name: String,
     },
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::{
-    AlertVerb, IncidentVerb, KeyVerb, MaintenanceVerb, OncallVerb, OverrideVerb, PubsubVerb,
-    SettingVerb, SilenceVerb, SourceVerb, TenantVerb, Verb, Wait,
+    AlertVerb, ChannelVerb, IncidentVerb, KeyVerb, MaintenanceVerb, OncallVerb, OverrideVerb,
+    PubsubVerb, SettingVerb, SilenceVerb, SourceVerb, TenantVerb, Verb, Wait,
 };
 use super::view::View;
 use super::wait::Until;
@@ -55,7 +55,10 @@ pub(crate) fn plan(verb: Verb) -> Plan {
         }
         Verb::Silences { verb } => silences(verb),
         Verb::Incidents { verb } => incidents(verb),
-        Verb::Channels => shown(get("admin/channels"), View::CHANNELS),
+        Verb::Channels { verb: None } => shown(get("admin/channels"), View::CHANNELS),
+        Verb::Channels { verb: Some(ChannelVerb::Test { name }) } => {
+            shown(post("admin/channels").of(&name).of("test"), View::Facts)
+        }
         Verb::Oncall { verb } => oncall(verb),
         Verb::Maintenance { verb } => maintenance(verb),
         Verb::Drain => shown(post("admin/drain"), View::Facts),

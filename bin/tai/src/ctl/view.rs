@@ -4,9 +4,24 @@
 //! know: which request was answered.
 
 use serde_json::{Map, Value};
+use types::Micros;
 
 /// What stands where an answer has nothing.
 const NOTHING: &str = "-";
+
+/// The columns whose numbers are unix seconds.
+const TIMES: [&str; 10] = [
+    "from",
+    "until",
+    "since",
+    "opened",
+    "next_page",
+    "next_update",
+    "issued_at",
+    "expires_at",
+    "last_taken",
+    "last_failed",
+];
 
 /// How a good answer is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +112,18 @@ impl View {
             "title",
         ],
     };
-    pub(crate) const CHANNELS: View =
-        View::Table { list: "channels", columns: &["name", "next", "failures", "telling"] };
+    pub(crate) const CHANNELS: View = View::Table {
+        list: "channels",
+        columns: &[
+            "name",
+            "next",
+            "failures",
+            "telling",
+            "last_taken",
+            "last_failed",
+            "last_error",
+        ],
+    };
     pub(crate) const ONCALL: View =
         View::Table { list: "oncall", columns: &["rotation", "who", "override", "channels"] };
     pub(crate) const OVERRIDES: View = View::Table {
@@ -190,7 +215,8 @@ fn rows<'a>(fields: &'a Map<String, Value>, list: &str) -> Result<&'a [Value], S
 fn table(columns: &[&str], rows: &[Value]) -> Vec<String> {
     let mut cells = vec![columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()];
     cells.extend(rows.iter().map(|row| {
-        let cell = |name: &&str| row.get(*name).map_or_else(|| NOTHING.to_owned(), one_line);
+        let cell =
+            |name: &&str| row.get(*name).map_or_else(|| NOTHING.to_owned(), |it| shown(name, it));
         columns.iter().map(cell).collect()
     }));
     let width =
@@ -201,6 +227,16 @@ fn table(columns: &[&str], rows: &[Value]) -> Vec<String> {
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     cells.iter().map(line).collect()
+}
+
+/// A value of a column; an instant as RFC 3339 has it.
+fn shown(column: &str, value: &Value) -> String {
+    let secs = value.as_i64().filter(|_| TIMES.contains(&column));
+    match secs.map(|secs| Micros::from_secs(secs).to_string()).as_deref() {
+        // Without the microseconds, which are none.
+        Some(text) => text.get(..19).map_or_else(|| text.to_owned(), |whole| format!("{whole}Z")),
+        None => one_line(value),
+    }
 }
 
 /// A line for each field; objects inside give their fields with a dotted name, lists of objects a
@@ -310,15 +346,15 @@ mod tests {
     fn tables_are_aligned_and_say_what_is_missing() {
         let answer = json!({"keys": [
             {"id": "key_1", "scopes": ["admin:read", "admin:write"], "label": "a\u{1b}[2Jb", "issued_at": 7},
-            {"id": "key_22", "scopes": [], "label": "", "expires_at": null},
+            {"id": "key_22", "scopes": [], "label": "", "issued_at": "today", "expires_at": null},
         ]});
         let shown = lines(&View::KEYS, &answer).unwrap().answer;
         assert_eq!(
             shown,
             [
-                "id      label        scopes                   issued_at  expires_at",
-                "key_1   a\\u{1b}[2Jb  admin:read, admin:write  7          -",
-                "key_22  -            -                        -          -",
+                "id      label        scopes                   issued_at             expires_at",
+                "key_1   a\\u{1b}[2Jb  admin:read, admin:write  1970-01-01T00:00:07Z  -",
+                "key_22  -            -                        today                 -",
             ]
         );
         assert!(lines(&View::SOURCES, &answer).unwrap_err().contains("sources"));

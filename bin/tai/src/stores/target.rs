@@ -1,7 +1,7 @@
 //! A store to copy into.
 //!
-//! Owns: one way into all backends, under the name of the ledger that is copied. Refuses to know: what
-//! is appended.
+//! Owns: one way into all backends, under the name of the ledger that is copied. Refuses to know:
+//! what is appended.
 
 use anyhow::{Context, bail};
 use engine::ports::{Identity, Store};

@@ -10,8 +10,8 @@ use types::Micros;
 
 use super::probe::MUTE;
 
-/// Outages that are remembered. More come only where a service that falls over again and again meets a
-/// channel that takes nothing.
+/// Outages that are remembered. More come only where a service that falls over again and again
+/// meets a channel that takes nothing.
 const OUTAGES_MAX: usize = 16;
 /// How often whoever restarts the service is asked in one outage, where it cannot be reached.
 const RESTART_TRIES: u32 = 6;
@@ -117,8 +117,8 @@ impl Book {
         self.outages.push(outage);
     }
 
-    /// It lasts. After `repeat_us` of silence `next` says who is called in the next round. True when
-    /// anything changed.
+    /// It lasts. After `repeat_us` of silence `next` says who is called in the next round. True
+    /// when anything changed.
     pub(crate) fn lasts(
         &mut self,
         reason: &str,
@@ -146,8 +146,8 @@ impl Book {
         }
     }
 
-    /// The next thing that the channel is called for and has not been told: of an outage that is over
-    /// its end alone, and of repetitions the last one.
+    /// The next thing that the channel is called for and has not been told: of an outage that is
+    /// over its end alone, and of repetitions the last one.
     pub(crate) fn due(&self, channel: &str) -> Option<Due> {
         self.outages.iter().find_map(|outage| {
             let told = outage.channels.get(channel)?;
@@ -189,13 +189,14 @@ impl Book {
         }
     }
 
-    /// The outage that whoever restarts the service is to hear of now: once, when the page is on its
-    /// way. Not when it has arrived: what keeps the page may be what keeps the service.
+    /// The outage that whoever restarts the service is to hear of now: once, when the page is on
+    /// its way. Not when it has arrived: what keeps the page may be what keeps the service.
     pub(crate) fn restart_due(&self, channels: &[String]) -> Option<&Outage> {
         let is_paged = |outage: &Outage| {
             channels.is_empty() || outage.channels.values().any(|told| told.is_tried)
         };
-        // A store that is away or altered is no better after a restart, and the service may not start.
+        // A store that is away or altered is no better after a restart, and the service may not
+        // start.
         let helps = |outage: &Outage| outage.reason != MUTE;
         self.open().filter(|held| !held.is_restart_asked && is_paged(held) && helps(held))
     }
@@ -206,8 +207,8 @@ impl Book {
         }
     }
 
-    /// Whoever restarts the service could not be reached, and so has not been asked. True while it is
-    /// asked again.
+    /// Whoever restarts the service could not be reached, and so has not been asked. True while it
+    /// is asked again.
     pub(crate) fn restart_unheard(&mut self) -> bool {
         let Some(outage) = self.open_mut() else { return false };
         outage.restart_tries = outage.restart_tries.saturating_add(1);
@@ -215,8 +216,8 @@ impl Book {
         !outage.is_restart_asked
     }
 
-    /// Drops what is over and has been told to all of `channels` that were called, or is too old to be told. True when
-    /// there was any.
+    /// Drops what is over and has been told to all of `channels` that were called, or is too old to
+    /// be told. True when there was any.
     pub(crate) fn tidy(&mut self, channels: &[String], now: Micros) -> bool {
         let before = self.outages.len();
         self.outages.retain(|outage| {

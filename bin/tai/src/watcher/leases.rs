@@ -1,8 +1,8 @@
 //! Leases that a service should have undone by itself.
 //!
-//! Owns: which settings are looked at after an outage, and that they are taken back. Refuses to know:
-//! what a setting means. Blocked sources need no look: the service compares each with its clock when
-//! it is asked.
+//! Owns: which settings are looked at after an outage, and that they are taken back. Refuses to
+//! know: what a setting means. Blocked sources need no look: the service compares each with its
+//! clock when it is asked.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::client::{Call, Client, Method};
 const LATE_S: i64 = 60;
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Takes back every lease that should have ended long before `now`; gives the names of the settings.
+/// Takes back every lease that should have ended long before `now`; gives the names of the
+/// settings.
 ///
 /// # Errors
 /// When the service says no, or nothing.

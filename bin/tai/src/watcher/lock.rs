@@ -1,14 +1,15 @@
 //! One watcher to a state file: two would page twice, and each undo what the other notes.
 //!
-//! Owns: the lock, a file beside the state. Refuses to know: what the state says. The state itself is
-//! replaced with each change, so a lock on it would be one on a file without a name.
+//! Owns: the lock, a file beside the state. Refuses to know: what the state says. The state itself
+//! is replaced with each change, so a lock on it would be one on a file without a name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// The right to the state file, given back when dropped or when the process dies.
 pub(crate) struct Lock {
-    /// Without one nothing is locked: a disk that takes no file must not keep people from being told.
+    /// Without one nothing is locked: a disk that takes no file must not keep people from being
+    /// told.
     _file: Option<File>,
 }
 

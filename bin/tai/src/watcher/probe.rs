@@ -1,7 +1,7 @@
 //! What a probe's answer means, and how many of them make an outage.
 //!
-//! Owns: the words for why a service is not well, and the count of probes in a row. Refuses to know:
-//! how often is probed, and what follows.
+//! Owns: the words for why a service is not well, and the count of probes in a row. Refuses to
+//! know: how often is probed, and what follows.
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //! Owns: that every change wakes whoever waits for one, and reaches the file whole or not at all.
 //! Refuses to know: what the book says.
 //!
-//! A disk that hangs or is full is one of the things that a service dies of: people are told all the
-//! same, after a short wait for the file.
+//! A disk that hangs or is full is one of the things that a service dies of: people are told all
+//! the same, after a short wait for the file.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -74,8 +74,8 @@ impl Shelf {
         let _ = tokio::time::timeout(KEEP_LIMIT, kept.wait_for(|kept| *kept >= number)).await;
     }
 
-    /// Brings every change to the file. The first one is the state as it was read, which shows whether
-    /// it can be written before it is needed.
+    /// Brings every change to the file. The first one is the state as it was read, which shows
+    /// whether it can be written before it is needed.
     pub(crate) async fn keep(&self) {
         let mut changes = self.book.subscribe();
         let mut is_failing = false;

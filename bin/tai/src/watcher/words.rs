@@ -1,7 +1,7 @@
 //! What the watcher tells people.
 //!
-//! Owns: which template is filled with what, and by which names the far side knows an outage. Refuses
-//! to know: channels, and whether something was told before.
+//! Owns: which template is filled with what, and by which names the far side knows an outage.
+//! Refuses to know: channels, and whether something was told before.
 
 use dialect::notify::templates::{AllClear, InitialAlert, StatusUpdate};
 use dialect::notify::templates::{all_clear, initial_alert, status_update};
@@ -13,7 +13,8 @@ use super::book::{Due, Outage, Step};
 /// The part of the service that nobody reaches.
 const COMPONENT: &str = "http";
 
-/// The notice of one step. `url` is the health route; `may_repeat` when the reader may know it already.
+/// The notice of one step. `url` is the health route; `may_repeat` when the reader may know it
+/// already.
 pub(crate) fn notice(due: &Due, url: &str, now: Micros, may_repeat: bool) -> Notice {
     let Outage { since_us, ended_us, reason, .. } = &due.outage;
     let since_s = Micros(*since_us).secs();

@@ -1,5 +1,5 @@
-//! Real callers of models: the vendors' own clients, unmodified, in front of the running binary, and
-//! behind it a provider that keeps books.
+//! Real callers of models: the vendors' own clients, unmodified, in front of the running binary,
+//! and behind it a provider that keeps books.
 //!
 //! Owns: the promise that a program which speaks to a vendor today speaks to the service tomorrow,
 //! with another address and another key. Refuses to know: how the service translates.

@@ -1,7 +1,7 @@
 //! Calls to models: the way of one from a client to a provider and back, and what it leaves.
 //!
-//! Owns: a service in front of providers that keep books of their own, which bills are held against.
-//! Refuses to know: any type of the service.
+//! Owns: a service in front of providers that keep books of their own, which bills are held
+//! against. Refuses to know: any type of the service.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Ledgers that move: from files into a database and back, while somebody writes, after a kill.
 //!
 //! Owns: that a copy holds what the source held, goes on as the source would have, and is not made
-//! of what does not verify or into what is not its place. Refuses to know: how a copy is made, which
-//! the store's own tests look at.
+//! of what does not verify or into what is not its place. Refuses to know: how a copy is made,
+//! which the store's own tests look at.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -206,7 +206,13 @@ fn every_verb_asks_what_the_service_answers() {
             &receipt,
             &["done"],
         ),
-        ("sources", "GET /admin/sources", none.clone(), &sources, &["203.0.113.0/24  9"]),
+        (
+            "sources",
+            "GET /admin/sources",
+            none.clone(),
+            &sources,
+            &["203.0.113.0/24  1970-01-01T00:00:09Z"],
+        ),
         (
             "sources block 203.0.113.0/24 --lease 9",
             "PUT /admin/sources",

@@ -1,7 +1,7 @@
 //! Alerts that others have found, over the real door.
 //!
-//! Owns: who may send them, that a repeat leaves nothing behind, and when one ends. Refuses to know:
-//! how Prometheus and Alertmanager come to theirs (`peers`).
+//! Owns: who may send them, that a repeat leaves nothing behind, and when one ends. Refuses to
+//! know: how Prometheus and Alertmanager come to theirs (`peers`).
 
 use serde_json::{Value, json};
 use testkit::http::Response;

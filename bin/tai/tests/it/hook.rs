@@ -1,7 +1,7 @@
 //! The action that asks somebody outside to act.
 //!
-//! Owns: what the far side is sent, and what its answers become in receipts. Refuses to know: when a
-//! signal intervenes.
+//! Owns: what the far side is sent, and what its answers become in receipts. Refuses to know: when
+//! a signal intervenes.
 
 use std::fs;
 use std::path::Path;

@@ -170,6 +170,33 @@ fn silences_are_set_shown_and_ended() {
 }
 
 #[test]
+fn a_component_that_nothing_is_known_by_is_refused_with_the_names_that_are() {
+    let (_room, dir) = room();
+    let tai = start(&dir, &[]);
+    let mut admin = Caller::local(tai.address());
+    let until = unix_secs() + 600;
+    for (method, path, body) in [
+        ("POST", "/admin/incidents", json!({"title": "t", "severity": "P2", "component": "htpt"})),
+        ("PUT", "/admin/silences", json!({"matcher": "component=htpt", "lease_s": 60, "why": ""})),
+        (
+            "POST",
+            "/admin/maintenance",
+            json!({"title": "t", "components": ["http", "htpt"], "until": until}),
+        ),
+    ] {
+        let response = admin.send(method, path, &body);
+        assert_refused(&response, 400, "invalid_field");
+        let said = text(&response);
+        assert!(said.contains("host, http, ledger") && !said.contains("htpt"), "{said}");
+    }
+    assert_eq!(admin.receipts("stream=_incidents"), Vec::<Value>::new());
+    // Rules and alerts have names of their own.
+    let silence = json!({"matcher": "rule=htpt", "lease_s": 60, "why": ""});
+    assert_eq!(admin.put("/admin/silences", &silence).status, 200);
+    stop(tai);
+}
+
+#[test]
 fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     let (_room, dir) = room();
     let tai = start(&dir, &[]);

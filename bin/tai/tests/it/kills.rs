@@ -124,7 +124,8 @@ pub(crate) fn ask_away(
             if answer.is_err() {
                 client = None;
             }
-            // Not now, or nobody knows: asked again under the same id, elsewhere where there is one.
+            // Not now, or nobody knows: asked again under the same id, elsewhere where there is
+            // one.
             let known = answer.ok().filter(|response| !matches!(response.status, 503 | 504));
             turn += usize::from(known.is_none());
             known

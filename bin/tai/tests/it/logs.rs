@@ -1,7 +1,8 @@
 //! The log, as operators query it.
 //!
-//! Owns: that the queries of the runbooks find what they look for in a log that the binary wrote, and
-//! that no sink keeps another from its lines. Refuses to know: settings, which are looked at one by one.
+//! Owns: that the queries of the runbooks find what they look for in a log that the binary wrote,
+//! and that no sink keeps another from its lines. Refuses to know: settings, which are looked at
+//! one by one.
 
 use std::fs;
 use std::path::Path;

@@ -10,6 +10,7 @@ mod ai;
 mod bad_input;
 mod callers;
 mod calls;
+mod channels;
 mod collector;
 mod copies;
 mod ctl_lines;

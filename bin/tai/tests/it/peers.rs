@@ -1,5 +1,5 @@
-//! The service among the field's tools: Prometheus scrapes it and runs its rules, Alertmanager takes
-//! its notices and sends it what Prometheus finds.
+//! The service among the field's tools: Prometheus scrapes it and runs its rules, Alertmanager
+//! takes its notices and sends it what Prometheus finds.
 //!
 //! Owns: that both sides say the same of one fault, and that nothing goes round in circles. Refuses
 //! to know: how any of the three decides.

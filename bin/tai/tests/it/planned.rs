@@ -1,7 +1,7 @@
 //! Who is on call, overrides of that, and maintenance windows, over HTTP and over restarts.
 //!
-//! Owns: what an operator plans, and what becomes of it. Refuses to know: how turns are counted, and how
-//! anybody is reached.
+//! Owns: what an operator plans, and what becomes of it. Refuses to know: how turns are counted,
+//! and how anybody is reached.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -184,6 +184,17 @@ fn a_rota_that_is_wrong_is_named_by_check_and_stops_the_start() {
         let line = format!("no channel that is set up reaches {person}\n");
         assert!(said.err.contains(&line), "{}", said.err);
     }
+    // With one channel alone, what is of no use is named.
+    let mut with_slack = command(&dir, &["check"]);
+    with_slack.env("CATALOGUE_FILE", &path).env("SLACK_WEBHOOK_URL", "https://hooks.slack.com/x");
+    let said = Said::from(with_slack.output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for line in [
+        "tai: oncall.sev1 step 2, after 300 s, reaches nobody: not set up: pagerduty, email\n",
+        "tai: oncall.sev3 step 2, after 3600 s, reaches nobody: not set up: pagerduty, email\n",
+    ] {
+        assert!(said.err.contains(line), "{}", said.err);
+    }
     for (find, replace, message) in [
         (
             "[\"ada\", \"bob\"]",
@@ -230,7 +241,7 @@ fn a_window_holds_alerts_back_over_restarts_and_what_still_fires_at_its_end_is_t
     let tai = start(&dir, &envs[..3]);
     let mut admin = Caller::local(tai.address());
     let until_s = unix_secs() + WINDOW_S;
-    let order = json!({"title": "a new disk", "components": ["http", "mail"], "until": until_s,
+    let order = json!({"title": "a new disk", "components": ["http", "logs"], "until": until_s,
         "text": "short pauses"});
     let response = admin.post("/admin/maintenance", &order);
     let added = receipt(&mut admin, &response);
@@ -251,8 +262,8 @@ fn a_window_holds_alerts_back_over_restarts_and_what_still_fires_at_its_end_is_t
         let summary = get(&mut client(tai.address()), "/api/v2/summary.json").json().unwrap();
         assert_eq!(summary["scheduled_maintenances"][0]["id"], "MNT-1");
         let states = summary["components"].as_array().unwrap().iter();
-        let mail = states.clone().find(|held| held["name"] == "mail").unwrap();
-        assert_eq!(mail["status"], "under_maintenance");
+        let logs = states.clone().find(|held| held["name"] == "logs").unwrap();
+        assert_eq!(logs["status"], "under_maintenance");
     };
     let mut tai = start(&dir, &envs);
     watched(&tai);

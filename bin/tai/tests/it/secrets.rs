@@ -1,8 +1,8 @@
 //! Secrets where they do not belong: pushed through every field, header and address, and said by a
 //! provider.
 //!
-//! Owns: that none of them is anywhere that the service writes, tells or shows. Refuses to know: how
-//! they are recognised.
+//! Owns: that none of them is anywhere that the service writes, tells or shows. Refuses to know:
+//! how they are recognised.
 
 use std::fs;
 use std::path::Path;

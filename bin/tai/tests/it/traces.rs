@@ -1,8 +1,8 @@
 //! Spans, as a collector gets them.
 //!
-//! Owns: that what is exported is OTLP, that the ids of one request agree wherever they are seen, that
-//! nothing secret is exported, and that a collector which fails costs no request anything. Refuses to
-//! know: how a span is built; that has tests of its own.
+//! Owns: that what is exported is OTLP, that the ids of one request agree wherever they are seen,
+//! that nothing secret is exported, and that a collector which fails costs no request anything.
+//! Refuses to know: how a span is built; that has tests of its own.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -183,8 +183,8 @@ fn who_began_the_trace_decides_and_else_the_share_by_its_id() {
     let mut client = client(tai.address());
     let mut expected = BTreeSet::new();
     for at in 0..64_u64 {
-        // The random part of the id is what decides: its last fourteen digits, of which the first two
-        // tell here.
+        // The random part of the id is what decides: its last fourteen digits, of which the first
+        // two tell here.
         let id = format!("{:018x}{:02x}{:012x}", at + 1, at * 4, at);
         client.request("GET", "/receipts", &[("X-Trace-Id", &id)], b"").unwrap();
         if at * 4 >= 0xc0 {

@@ -1,7 +1,7 @@
 //! The second process: who looks at the service from outside.
 //!
-//! Owns: services that die, hang and come back, watchers that die too, and what people and a dead-man's
-//! switch hear of it. Refuses to know: how the watcher remembers.
+//! Owns: services that die, hang and come back, watchers that die too, and what people and a
+//! dead-man's switch hear of it. Refuses to know: how the watcher remembers.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -58,7 +58,8 @@ pub enum DeedOrder {
         status: String,
         /// What is known; may be empty.
         text: String,
-        /// Whether the public may read what is said of an end; `None` where nothing is said of that.
+        /// Whether the public may read what is said of an end; `None` where nothing is said of
+        /// that.
         public: Option<bool>,
     },
     /// Something to tell everybody.

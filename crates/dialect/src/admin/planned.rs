@@ -1,7 +1,7 @@
 //! The bodies of what is planned: overrides of the rota, and maintenance.
 //!
-//! Owns: what each member may hold, and that none is misspelt. Refuses to know: which rotations, people
-//! and components there are, and what is lawful when.
+//! Owns: what each member may hold, and that none is misspelt. Refuses to know: which rotations,
+//! people and components there are, and what is lawful when.
 
 use serde_json::Value;
 use types::{Micros, limits};

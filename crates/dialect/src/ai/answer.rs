@@ -84,9 +84,9 @@ impl Answer {
     }
 
     /// The answer for a client: in the provider's own dialect its text with the name of the model
-    /// replaced, in another one translated. Thoughts become `reasoning_content` in OpenAI's dialect,
-    /// and are left out in Anthropic's: there they carry a seal that only its own models can make, and
-    /// one without it would spoil the rest of the conversation.
+    /// replaced, in another one translated. Thoughts become `reasoning_content` in OpenAI's
+    /// dialect, and are left out in Anthropic's: there they carry a seal that only its own models
+    /// can make, and one without it would spoil the rest of the conversation.
     #[must_use]
     pub fn render(&self, to: Api, as_model: &str, ids: &Ids) -> Vec<u8> {
         if self.op == Operation::Embeddings {
@@ -109,8 +109,8 @@ impl Answer {
         }
     }
 
-    /// As [`Answer::render`] for vectors, each as base64 of little-endian 32-bit floats where the client
-    /// wants that and the provider has no such form.
+    /// As [`Answer::render`] for vectors, each as base64 of little-endian 32-bit floats where the
+    /// client wants that and the provider has no such form.
     #[must_use]
     pub fn render_vectors(&self, as_model: &str, as_base64: bool) -> Vec<u8> {
         if self.from != Api::Gemini {

@@ -1,10 +1,10 @@
 //! A JSON object as it was sent, with the places of its members.
 //!
-//! Owns: the strict reading of such a body in one walk without building it, and putting other values
-//! into a copy of it. Refuses to know: which members there are and what they mean.
+//! Owns: the strict reading of such a body in one walk without building it, and putting other
+//! values into a copy of it. Refuses to know: which members there are and what they mean.
 //!
-//! A prompt may hold control characters (escaped: a line end is one), which is where this reading is
-//! wider than [`crate::json`]; all else that is refused there is refused here.
+//! A prompt may hold control characters (escaped: a line end is one), which is where this reading
+//! is wider than [`crate::json`]; all else that is refused there is refused here.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

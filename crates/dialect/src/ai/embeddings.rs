@@ -1,7 +1,7 @@
 //! A client's request for vectors.
 //!
-//! Owns: what of it is checked, its bound, and the request that a provider gets. Refuses to know: what
-//! the vectors are for.
+//! Owns: what of it is checked, its bound, and the request that a provider gets. Refuses to know:
+//! what the vectors are for.
 
 use std::borrow::Cow;
 
@@ -69,7 +69,8 @@ impl EmbeddingsRequest {
         self.body.bytes()
     }
 
-    /// A bound that the provider's count of the input cannot pass, since a token is at least a byte.
+    /// A bound that the provider's count of the input cannot pass, since a token is at least a
+    /// byte.
     #[must_use]
     pub fn input_tokens_max(&self) -> u64 {
         let bound = |input: &Input<'_>| match input {

@@ -51,8 +51,8 @@ pub struct ProviderError {
     pub code: String,
     /// Whether it asks to be called less.
     pub is_throttle: bool,
-    /// The provider's sentence, at most 512 bytes, without control characters; may be empty. Not for
-    /// clients where it is about the key, which some providers repeat in it.
+    /// The provider's sentence, at most 512 bytes, without control characters; may be empty. Not
+    /// for clients where it is about the key, which some providers repeat in it.
     pub message: String,
 }
 
@@ -72,8 +72,8 @@ struct Shape {
 }
 
 impl ProviderError {
-    /// Reads the body of an answer that is not a 2xx. Total: any body has a meaning, if only that of
-    /// its status.
+    /// Reads the body of an answer that is not a 2xx. Total: any body has a meaning, if only that
+    /// of its status.
     #[must_use]
     pub fn parse(from: Api, status: u16, body: &[u8]) -> ProviderError {
         let shape = match body.len() {
@@ -188,8 +188,8 @@ const POLICY_WORDS: &[&str] = &[
     "safety",
 ];
 
-/// Sentences that say more than their words: a key that is called an argument, a bill that is called
-/// a request.
+/// Sentences that say more than their words: a key that is called an argument, a bill that is
+/// called a request.
 const KEY_SENTENCES: &[&str] = &[
     "API key not valid",
     "API key expired",

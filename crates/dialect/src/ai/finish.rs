@@ -1,6 +1,7 @@
 //! Why an answer ended, in each dialect's words.
 //!
-//! Owns: the words, and which of them say that there is no answer. Refuses to know: where they stand.
+//! Owns: the words, and which of them say that there is no answer. Refuses to know: where they
+//! stand.
 
 use super::{Api, Finish};
 
@@ -13,8 +14,8 @@ pub(super) enum Ending {
     Failed,
 }
 
-/// A word that is not known is taken for a plain end: providers invent them, and an answer that came
-/// whole is not thrown away for its last word.
+/// A word that is not known is taken for a plain end: providers invent them, and an answer that
+/// came whole is not thrown away for its last word.
 pub(super) fn read(from: Api, word: &str) -> Ending {
     Ending::Finish(match (from, word) {
         (Api::OpenAi, "length" | "model_length" | "max_tokens") => Finish::Length,

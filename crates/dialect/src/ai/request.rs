@@ -1,7 +1,7 @@
 //! A client's request for an answer.
 //!
-//! Owns: what of it is checked when it comes in, the bounds on what it can use, and the request that
-//! a provider gets for it. Refuses to know: which provider that is, and what tokens cost.
+//! Owns: what of it is checked when it comes in, the bounds on what it can use, and the request
+//! that a provider gets for it. Refuses to know: which provider that is, and what tokens cost.
 
 mod bound;
 mod fits;
@@ -45,9 +45,9 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// Reads a body of `/chat/completions` ([`Api::OpenAi`]) or `/messages` ([`Api::Anthropic`]); no
-    /// client speaks [`Api::Gemini`], which is refused. Checks the members that are read here; what
-    /// else there is, is the provider's to judge.
+    /// Reads a body of `/chat/completions` ([`Api::OpenAi`]) or `/messages` ([`Api::Anthropic`]);
+    /// no client speaks [`Api::Gemini`], which is refused. Checks the members that are read here;
+    /// what else there is, is the provider's to judge.
     pub fn parse(api: Api, body: &Bytes, limits: &JsonLimits) -> Result<ChatRequest, Fault> {
         let body = Body::parse(body, limits)?;
         let (wants_usage, output_max, choices) = match api {
@@ -126,9 +126,9 @@ impl ChatRequest {
         self.body.bytes()
     }
 
-    /// A bound that the provider's count of the prompt cannot pass, since a token is at least a byte:
-    /// the bytes of all texts, tools, documents and sounds, what a provider writes around them, and
-    /// `picture_tokens_max` for each picture, whose own bytes do not count.
+    /// A bound that the provider's count of the prompt cannot pass, since a token is at least a
+    /// byte: the bytes of all texts, tools, documents and sounds, what a provider writes around
+    /// them, and `picture_tokens_max` for each picture, whose own bytes do not count.
     #[must_use]
     pub fn input_tokens_max(&self, picture_tokens_max: u64) -> u64 {
         bound::input_tokens_max(&self.body, picture_tokens_max)
@@ -174,11 +174,11 @@ impl ChatRequest {
     }
 
     /// The same conversation with the answer so far at its end, for models that take an answer up
-    /// where it was cut. OpenAI's own do not; of others who speak its dialect, those that do want the
-    /// last message marked by `prefix`.
+    /// where it was cut. OpenAI's own do not; of others who speak its dialect, those that do want
+    /// the last message marked by `prefix`.
     ///
-    /// Anthropic refuses a space at the end of `so_far`, which is left out there: the model may say it
-    /// again, and [`super::StreamWriter::resume`] leaves it out of that.
+    /// Anthropic refuses a space at the end of `so_far`, which is left out there: the model may say
+    /// it again, and [`super::StreamWriter::resume`] leaves it out of that.
     pub fn continued(
         &self,
         to: Api,

@@ -1,7 +1,7 @@
 //! A provider's stream, as it comes.
 //!
-//! Owns: what its events say, whether it is one and whether it came to its end. Refuses to know: what
-//! is done about a bad one, and clocks.
+//! Owns: what its events say, whether it is one and whether it came to its end. Refuses to know:
+//! what is done about a bad one, and clocks.
 
 mod frame;
 mod parse;
@@ -175,8 +175,9 @@ impl StreamReader {
         self.events.pop_front()
     }
 
-    /// The stream has ended; [`BadStream::Cut`] when the answer had not. A last block without an empty
-    /// line behind it is read first, so that [`StreamReader::next`] has to be asked once more.
+    /// The stream has ended; [`BadStream::Cut`] when the answer had not. A last block without an
+    /// empty line behind it is read first, so that [`StreamReader::next`] has to be asked once
+    /// more.
     pub fn end(&mut self) -> Result<(), BadStream> {
         if let Some(failure) = self.failure {
             return Err(failure);

@@ -2,8 +2,8 @@
 //!
 //! Owns: how each dialect counts, and the counts in a client's dialect. Refuses to know: prices.
 //!
-//! OpenAI counts cached tokens and sound inside the prompt and reasoning inside the answer, Anthropic
-//! counts cached tokens beside the prompt, Gemini thoughts beside the answer.
+//! OpenAI counts cached tokens and sound inside the prompt and reasoning inside the answer,
+//! Anthropic counts cached tokens beside the prompt, Gemini thoughts beside the answer.
 
 use serde::{Deserialize, Deserializer};
 use types::Usage;
@@ -175,7 +175,8 @@ pub(super) fn gemini(json: &str) -> Result<Option<Usage>, Absurd> {
     }))
 }
 
-/// Tokens of the prompt, those of sound among them: a client cannot be told which side they were on.
+/// Tokens of the prompt, those of sound among them: a client cannot be told which side they were
+/// on.
 fn prompt(usage: &Usage) -> u64 {
     usage.input.saturating_add(usage.tool).saturating_add(usage.audio)
 }

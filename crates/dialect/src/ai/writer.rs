@@ -1,10 +1,11 @@
 //! A stream for a client.
 //!
-//! Owns: the order of a dialect's events, so that each stream is whole whatever the provider sent, and
-//! the seam where another provider goes on. Refuses to know: what was kept back, and why.
+//! Owns: the order of a dialect's events, so that each stream is whole whatever the provider sent,
+//! and the seam where another provider goes on. Refuses to know: what was kept back, and why.
 //!
-//! While client and provider speak the same dialect, blocks are passed on as they came, with the name
-//! of the model replaced. From the seam on everything is written anew, in the blocks that are open.
+//! While client and provider speak the same dialect, blocks are passed on as they came, with the
+//! name of the model replaced. From the seam on everything is written anew, in the blocks that are
+//! open.
 
 mod anthropic;
 mod openai;
@@ -86,9 +87,9 @@ impl StreamWriter {
         }
     }
 
-    /// Writes what an event says. Two things are not written here: a `Done`, so that usage can still be
-    /// put before it ([`StreamWriter::end`]), and an error of the provider, which may speak of things
-    /// that are not the client's ([`StreamWriter::error`]).
+    /// Writes what an event says. Two things are not written here: a `Done`, so that usage can
+    /// still be put before it ([`StreamWriter::end`]), and an error of the provider, which may
+    /// speak of things that are not the client's ([`StreamWriter::error`]).
     pub fn write(&mut self, event: &Event, out: &mut BytesMut) {
         if self.is_over || matches!(event.part, Part::Done | Part::Error(_)) {
             return;
@@ -103,8 +104,8 @@ impl StreamWriter {
         }
     }
 
-    /// Another provider takes the answer up where it was cut; `so_far` is the text that the client has.
-    /// White space at its end is left out of what comes, should the new answer begin with it.
+    /// Another provider takes the answer up where it was cut; `so_far` is the text that the client
+    /// has. White space at its end is left out of what comes, should the new answer begin with it.
     pub fn resume(&mut self, from: Api, so_far: &str) {
         // Nothing that the client has: the new stream may be passed on as it is.
         self.translates = self.has_begun || from != self.to;
@@ -112,8 +113,8 @@ impl StreamWriter {
         self.usage = None;
     }
 
-    /// Usage that the stream itself did not hold, or all of it where several providers took part; it
-    /// replaces what was counted so far. Comes before the end if the client wants it.
+    /// Usage that the stream itself did not hold, or all of it where several providers took part;
+    /// it replaces what was counted so far. Comes before the end if the client wants it.
     pub fn usage(&mut self, usage: &Usage, is_estimated: bool, out: &mut BytesMut) {
         if self.is_over {
             return;

@@ -1,11 +1,11 @@
-//! Alertmanager's webhook, version 4, as its receivers know it; and the same alerts as Alertmanager itself
-//! takes them.
+//! Alertmanager's webhook, version 4, as its receivers know it; and the same alerts as Alertmanager
+//! itself takes them.
 //!
-//! Owns: the bodies, the labels that an alert leaves with, and the fingerprint made of them. Refuses to
-//! know: routes and receivers.
+//! Owns: the bodies, the labels that an alert leaves with, and the fingerprint made of them.
+//! Refuses to know: routes and receivers.
 //!
-//! A receiver recognises a repeat by the fingerprint of the labels. They name the incident, so that an
-//! alert which comes again with another incident is another alert.
+//! A receiver recognises a repeat by the fingerprint of the labels. They name the incident, so that
+//! an alert which comes again with another incident is another alert.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,8 @@ const ALERTS_MAX: usize = 100;
 const LABEL_CHARS: usize = 1_024;
 /// Characters of an annotation.
 const ANNOTATION_CHARS: usize = 4_096;
-/// How long Alertmanager itself is to hold an alert that nobody sends again: as long as a notice is tried.
+/// How long Alertmanager itself is to hold an alert that nobody sends again: as long as a notice is
+/// tried.
 const HELD_US: i64 = 24 * 3_600 * 1_000_000;
 /// The path under which Alertmanager itself takes alerts.
 const API: &str = "/api/v2/alerts";
@@ -31,8 +32,8 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 type Texts = BTreeMap<String, String>;
 
-/// The notice as a group of alerts. `receiver` is what the far side is called here, `token` its bearer
-/// token, where it wants one.
+/// The notice as a group of alerts. `receiver` is what the far side is called here, `token` its
+/// bearer token, where it wants one.
 #[must_use]
 pub fn request(notice: &Notice, receiver: &str, token: Option<&str>) -> Outgoing {
     let (first, more) = notice.first_alerts(ALERTS_MAX);
@@ -67,9 +68,9 @@ pub fn is_api(url: &str) -> bool {
     url.split(['?', '#']).next().is_some_and(|url| url.ends_with(API))
 }
 
-/// The same alerts for `POST /api/v2/alerts` of Alertmanager itself, and one of the incident with every
-/// notice: there is always the same to be told of, and to end. What fires ends by itself a day later, since
-/// nobody sends it again.
+/// The same alerts for `POST /api/v2/alerts` of Alertmanager itself, and one of the incident with
+/// every notice: there is always the same to be told of, and to end. What fires ends by itself a
+/// day later, since nobody sends it again.
 #[must_use]
 pub fn api_request(notice: &Notice, token: Option<&str>) -> Outgoing {
     let (first, _) = notice.first_alerts(ALERTS_MAX);
@@ -141,7 +142,8 @@ impl Alert {
     ) -> Alert {
         // Not the severity: it may change, and with it the fingerprint would.
         labels.insert("incident".to_owned(), fit(&notice.incident, LABEL_CHARS));
-        // The first that is affected, whatever came to it later: another one would be another alert.
+        // The first that is affected, whatever came to it later: another one would be another
+        // alert.
         let component = notice.component.split(',').next().unwrap_or_default();
         labels.insert("component".to_owned(), fit(component, LABEL_CHARS));
         // As everywhere in that world, an empty label is none.
@@ -186,8 +188,8 @@ fn common<'a>(mut all: impl Iterator<Item = &'a Texts>) -> Texts {
     common
 }
 
-/// The fingerprint of labels, as Prometheus and Alertmanager make it: FNV-1a of 64 bits over the names
-/// and values in the order of the names, each followed by the byte 255.
+/// The fingerprint of labels, as Prometheus and Alertmanager make it: FNV-1a of 64 bits over the
+/// names and values in the order of the names, each followed by the byte 255.
 #[must_use]
 pub fn fingerprint(labels: &Texts) -> String {
     const OFFSET: u64 = 14_695_981_039_346_656_037;

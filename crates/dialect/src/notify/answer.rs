@@ -23,7 +23,8 @@ pub enum Delivery {
         why: &'static str,
     },
     /// It was sent, and no answer came that says what became of it: none at all, or one that is not
-    /// the far side's own. Another attempt may tell it twice unless the channel's repeats are known.
+    /// the far side's own. Another attempt may tell it twice unless the channel's repeats are
+    /// known.
     Unknown,
 }
 

@@ -1,7 +1,7 @@
 //! Mail.
 //!
-//! Owns: subject, text, HTML, and the id by which a repeat can be recognised. Refuses to know: MIME, SMTP
-//! and addresses.
+//! Owns: subject, text, HTML, and the id by which a repeat can be recognised. Refuses to know:
+//! MIME, SMTP and addresses.
 
 use super::text::{fit, line, token};
 use super::{Notice, seconds};

@@ -1,11 +1,11 @@
-//! Alerts of others: what Alertmanager sends to a webhook (version 4), and what Prometheus and everything
-//! like it sends to Alertmanager (`POST /api/v2/alerts`).
+//! Alerts of others: what Alertmanager sends to a webhook (version 4), and what Prometheus and
+//! everything like it sends to Alertmanager (`POST /api/v2/alerts`).
 //!
-//! Owns: which bodies are understood, their limits, and when an alert is over. Refuses to know: which
-//! incident an alert belongs to.
+//! Owns: which bodies are understood, their limits, and when an alert is over. Refuses to know:
+//! which incident an alert belongs to.
 //!
-//! Members that are not listed are passed over, as both formats grow; those that are have to be of their
-//! type.
+//! Members that are not listed are passed over, as both formats grow; those that are have to be of
+//! their type.
 
 use std::collections::BTreeMap;
 

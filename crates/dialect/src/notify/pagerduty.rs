@@ -2,9 +2,9 @@
 //!
 //! Owns: events, their limits, and what the answer means. Refuses to know: services and schedules.
 //!
-//! The key by which PagerDuty recognises a repeat is the incident, so that every event of one incident
-//! belongs to one alert there. An event after the resolve would open a new one: whoever tells the notices
-//! tells them in order.
+//! The key by which PagerDuty recognises a repeat is the incident, so that every event of one
+//! incident belongs to one alert there. An event after the resolve would open a new one: whoever
+//! tells the notices tells them in order.
 
 use std::time::Duration;
 

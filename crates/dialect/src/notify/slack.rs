@@ -1,11 +1,11 @@
 //! Slack, and what speaks like it: an incoming webhook.
 //!
-//! Owns: the message as blocks, Slack's limits and its escapes. Refuses to know: the webhook's address,
-//! which is the whole of its key.
+//! Owns: the message as blocks, Slack's limits and its escapes. Refuses to know: the webhook's
+//! address, which is the whole of its key.
 //!
-//! Sources: Slack's references of `chat.postMessage` (text, 40 000 characters), of the section block
-//! (text 3 000, ten fields of 2 000) and of formatting (`&`, `<` and `>` are escaped, and nothing else;
-//! with them a text cannot hold a mention or a link).
+//! Sources: Slack's references of `chat.postMessage` (text, 40 000 characters), of the section
+//! block (text 3 000, ten fields of 2 000) and of formatting (`&`, `<` and `>` are escaped, and
+//! nothing else; with them a text cannot hold a mention or a link).
 
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ pub fn request(notice: &Notice) -> Outgoing {
     Outgoing::post("", &json!({ "text": text, "blocks": blocks }))
 }
 
-/// What the answer means. A webhook says `ok` in plain text; servers that only speak like Slack's say it
-/// as JSON or not at all.
+/// What the answer means. A webhook says `ok` in plain text; servers that only speak like Slack's
+/// say it as JSON or not at all.
 #[must_use]
 pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Delivery {
     if let Some(failure) = failure(status, retry_after) {

@@ -1,12 +1,14 @@
 //! Statuspage: incidents on a public page.
 //!
-//! Owns: what the public is shown of an incident, how a repeat is recognised by looking first, and what
-//! the answers mean. Refuses to know: which notices are for the public, and how the key is kept.
+//! Owns: what the public is shown of an incident, how a repeat is recognised by looking first, and
+//! what the answers mean. Refuses to know: which notices are for the public, and how the key is
+//! kept.
 //!
-//! A page does not recognise repeats, but keeps what we put into an incident's metadata: ours name the
-//! incident and the notice that was told last. So each notice begins with a look at what is open there,
-//! and what is done follows from that alone: nothing that was told before is told again, however often it
-//! is tried. Each component is shown as bad as the worst open incident of ours that affects it.
+//! A page does not recognise repeats, but keeps what we put into an incident's metadata: ours name
+//! the incident and the notice that was told last. So each notice begins with a look at what is
+//! open there, and what is done follows from that alone: nothing that was told before is told
+//! again, however often it is tried. Each component is shown as bad as the worst open incident of
+//! ours that affects it.
 //!
 //! Source: Statuspage's REST interface v1: names of 255 characters, bodies of 25 000.
 
@@ -70,7 +72,8 @@ pub fn is_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
-/// Whether the public is told of it: that somebody has been woken up or has answered is not its concern.
+/// Whether the public is told of it: that somebody has been woken up or has answered is not its
+/// concern.
 #[must_use]
 pub fn is_public(kind: NoticeKind) -> bool {
     match kind {
@@ -89,8 +92,8 @@ pub fn look(page: &Page<'_>) -> Outgoing {
 /// What follows from what was seen.
 ///
 /// # Errors
-/// The answer says nothing about what is open: what it means for the notice. Nothing has been changed, so
-/// it is never [`Delivery::Unknown`].
+/// The answer says nothing about what is open: what it means for the notice. Nothing has been
+/// changed, so it is never [`Delivery::Unknown`].
 pub fn plan(
     notice: &Notice,
     page: &Page<'_>,

@@ -16,8 +16,8 @@ use super::{Notice, Outgoing};
 /// Of a message, in units of UTF-16.
 const TEXT_UNITS: usize = 4_096;
 
-/// Whether it is a bot's token, with or without the `bot` that addresses have in front of it. Anything
-/// else must not become part of a path.
+/// Whether it is a bot's token, with or without the `bot` that addresses have in front of it.
+/// Anything else must not become part of a path.
 #[must_use]
 pub fn is_token(token: &str) -> bool {
     let Some((bot, key)) = bare(token).split_once(':') else { return false };

@@ -1,18 +1,15 @@
 //! The communication templates: initial alert, status update, all clear.
 //!
-//! Owns: their words, and what stands where nobody knows. Refuses to know: where facts come from, and
-//! limits of channels.
+//! Owns: their words, and that a line whose fact is not known is left out. Refuses to know: where
+//! facts come from, and limits of channels.
 //!
-//! Facts go in, and nothing else: what is not known stays a blank that everybody can see. A fact is one
-//! line, whatever is in it, so that it cannot be taken for another line of the template.
+//! Facts go in, and nothing else. A fact is one line, whatever is in it, so that it cannot be taken
+//! for another line of the template.
 
 use types::Micros;
 
 use super::text::line;
 use super::{Phase, seconds, severity_name};
-
-/// What stands where nobody knows.
-pub const BLANK: &str = "________";
 
 /// The facts of an initial alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +29,18 @@ pub struct InitialAlert<'a> {
 /// The first thing that is told.
 #[must_use]
 pub fn initial_alert(facts: &InitialAlert<'_>) -> String {
-    format!(
-        "INCIDENT DECLARED: {} - {}\n\n\
-         Service: TAI Autonomics\n\
-         Status: Investigating\n\
-         URL: {}\n\
-         Started: {}\n\n\
-         Updates in: {}\n",
-        severity_name(facts.severity),
-        known(Some(facts.description)),
-        known(facts.url),
-        time(facts.started_at_us),
-        known(facts.updates_in),
-    )
+    let severity = severity_name(facts.severity);
+    let description = known(Some(facts.description)).map(|text| format!(" - {text}"));
+    text(&[
+        vec![Some(format!("INCIDENT DECLARED: {severity}{}", description.unwrap_or_default()))],
+        vec![
+            Some("Service: TAI Autonomics".to_owned()),
+            Some("Status: Investigating".to_owned()),
+            fact("URL: ", known(facts.url)),
+            fact("Started: ", facts.started_at_us.map(seconds)),
+        ],
+        vec![fact("Updates in: ", known(facts.updates_in))],
+    ])
 }
 
 /// The facts of a status update.
@@ -70,22 +66,20 @@ pub struct StatusUpdate<'a> {
 #[must_use]
 pub fn status_update(facts: &StatusUpdate<'_>) -> String {
     let at = Micros(facts.at_us).to_string();
-    let clock = at.get(11..16).unwrap_or(BLANK);
-    let checked: Vec<_> = facts.checked.iter().map(|checked| known(Some(*checked))).collect();
-    let checked = if checked.is_empty() { BLANK.to_owned() } else { checked.join(", ") };
-    format!(
-        "[{clock} UTC] Update: {}\n\
-         - Checked {checked}\n\
-         - Found {}\n\
-         - Next: {}\n\n\
-         Status: {}\n\
-         ETA to resolution: {}\n",
-        known(facts.done),
-        known(facts.found),
-        known(facts.next),
-        facts.phase.map_or(BLANK, Phase::words),
-        time(facts.eta_us),
-    )
+    let clock = at.get(11..16).unwrap_or_default();
+    let done = known(facts.done).map(|done| format!(": {done}"));
+    text(&[
+        vec![
+            Some(format!("[{clock} UTC] Update{}", done.unwrap_or_default())),
+            fact("- Checked ", list(facts.checked)),
+            fact("- Found ", known(facts.found)),
+            fact("- Next: ", known(facts.next)),
+        ],
+        vec![
+            fact("Status: ", facts.phase.map(|phase| phase.words().to_owned())),
+            fact("ETA to resolution: ", facts.eta_us.map(seconds)),
+        ],
+    ])
 }
 
 /// The facts of an all clear.
@@ -112,57 +106,70 @@ pub struct AllClear<'a> {
 /// The last thing that is told.
 #[must_use]
 pub fn all_clear(facts: &AllClear<'_>) -> String {
-    let affected = match facts.affected_users_permille {
-        Some(permille) => format!("{}.{} %", permille / 10, permille % 10),
-        None => BLANK.to_owned(),
+    let affected = facts.affected_users_permille;
+    let affected = affected.map(|permille| format!("{}.{} %", permille / 10, permille % 10));
+    let actions = facts.actions.iter().map(|action| fact("- ", known(Some(action))));
+    text(&[
+        vec![Some("INCIDENT RESOLVED".to_owned())],
+        vec![
+            fact("Root Cause: ", known(facts.root_cause)),
+            fact("Impact: ", known(facts.impact)),
+            fact("Duration: ", duration(facts.started_at_us, facts.ended_at_us)),
+            fact("Affected Users: ", affected),
+        ],
+        under("Action Taken:", actions.collect()),
+        under(
+            "Next Steps:",
+            vec![
+                fact("- Post-mortem scheduled: ", facts.post_mortem_at_us.map(seconds)),
+                fact("- Preventive measures planned: ", list(facts.preventive_measures)),
+            ],
+        ),
+    ])
+}
+
+/// The lines that there are, with an empty one between blocks.
+fn text(blocks: &[Vec<Option<String>>]) -> String {
+    let block = |lines: &Vec<Option<String>>| {
+        let lines: Vec<&str> = lines.iter().flatten().map(String::as_str).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     };
-    let actions = if facts.actions.is_empty() { &[""] } else { facts.actions };
-    let actions: Vec<_> =
-        actions.iter().map(|action| format!("- {}", known(Some(action)))).collect();
-    let measures: Vec<_> =
-        facts.preventive_measures.iter().map(|measure| known(Some(*measure))).collect();
-    let measures = if measures.is_empty() { BLANK.to_owned() } else { measures.join(", ") };
-    format!(
-        "INCIDENT RESOLVED\n\n\
-         Root Cause: {}\n\
-         Impact: {}\n\
-         Duration: {} - {}{}\n\
-         Affected Users: {affected}\n\n\
-         Action Taken:\n{}\n\n\
-         Next Steps:\n\
-         - Post-mortem scheduled: {}\n\
-         - Preventive measures planned: {measures}\n",
-        known(facts.root_cause),
-        known(facts.impact),
-        time(facts.started_at_us),
-        time(facts.ended_at_us),
-        duration(facts.started_at_us, facts.ended_at_us),
-        actions.join("\n"),
-        time(facts.post_mortem_at_us),
-    )
+    blocks.iter().filter_map(block).collect::<Vec<_>>().join("\n\n") + "\n"
 }
 
-fn known(text: Option<&str>) -> String {
-    match text.map(|text| line(text.trim())) {
-        Some(text) if !text.is_empty() => text.into_owned(),
-        _ => BLANK.to_owned(),
+/// A block with a head, where there is anything below it.
+fn under(head: &str, mut lines: Vec<Option<String>>) -> Vec<Option<String>> {
+    if lines.iter().any(Option::is_some) {
+        lines.insert(0, Some(head.to_owned()));
     }
+    lines
 }
 
-fn time(at_us: Option<i64>) -> String {
-    at_us.map_or_else(|| BLANK.to_owned(), seconds)
+fn fact(name: &str, value: Option<String>) -> Option<String> {
+    value.map(|value| format!("{name}{value}"))
 }
 
-/// How long it was, in hours, minutes and seconds, where both ends are known and in order.
-fn duration(started_at_us: Option<i64>, ended_at_us: Option<i64>) -> String {
-    let between = started_at_us.zip(ended_at_us).and_then(|(from, to)| to.checked_sub(from));
-    match between {
+fn known(text: Option<&str>) -> Option<String> {
+    let text = text.map(|text| line(text.trim()).into_owned());
+    text.filter(|text| !text.is_empty())
+}
+
+fn list(all: &[&str]) -> Option<String> {
+    let all: Vec<String> = all.iter().filter_map(|one| known(Some(one))).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// From when until when, and how long that was in hours, minutes and seconds where it is in order.
+fn duration(started_at_us: Option<i64>, ended_at_us: Option<i64>) -> Option<String> {
+    let (from, to) = started_at_us.zip(ended_at_us)?;
+    let length = match to.checked_sub(from) {
         Some(between) if between >= 0 => {
             let s = between / 1_000_000;
             format!(" ({} h {} min {} s)", s / 3_600, s / 60 % 60, s % 60)
         }
         _ => String::new(),
-    }
+    };
+    Some(format!("{} - {}{length}", seconds(from), seconds(to)))
 }
 
 #[cfg(test)]
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_a_blank() {
+    fn what_nobody_knows_is_left_out() {
         let update = StatusUpdate {
             at_us: START,
             done: None,
@@ -199,10 +206,19 @@ mod tests {
             phase: None,
             eta_us: None,
         };
+        assert_eq!(status_update(&update), "[11:06 UTC] Update\n");
+        let found = StatusUpdate { done: Some("a look"), phase: Some(Phase::Testing), ..update };
+        assert_eq!(status_update(&found), "[11:06 UTC] Update: a look\n\nStatus: Testing\n");
+        let alert = InitialAlert {
+            severity: 2,
+            description: "Errors",
+            url: None,
+            started_at_us: None,
+            updates_in: Some(""),
+        };
         assert_eq!(
-            status_update(&update),
-            "[11:06 UTC] Update: ________\n- Checked ________\n- Found ________\n\
-             - Next: ________\n\nStatus: ________\nETA to resolution: ________\n"
+            initial_alert(&alert),
+            "INCIDENT DECLARED: SEV-2 - Errors\n\nService: TAI Autonomics\nStatus: Investigating\n"
         );
         let clear = AllClear {
             root_cause: None,
@@ -214,12 +230,11 @@ mod tests {
             post_mortem_at_us: None,
             preventive_measures: &[],
         };
+        assert_eq!(all_clear(&clear), "INCIDENT RESOLVED\n");
+        let clear = AllClear { impact: Some("http"), actions: &["freed it", " "], ..clear };
         assert_eq!(
             all_clear(&clear),
-            "INCIDENT RESOLVED\n\nRoot Cause: ________\nImpact: ________\n\
-             Duration: ________ - 2026-11-18T11:06:40Z\nAffected Users: ________\n\n\
-             Action Taken:\n- ________\n\nNext Steps:\n- Post-mortem scheduled: ________\n\
-             - Preventive measures planned: ________\n"
+            "INCIDENT RESOLVED\n\nImpact: http\n\nAction Taken:\n- freed it\n"
         );
     }
 

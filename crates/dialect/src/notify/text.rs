@@ -1,7 +1,7 @@
 //! Texts that fit.
 //!
-//! Owns: cutting on the border of a character, and never within an escape. Refuses to know: whose limit
-//! it is.
+//! Owns: cutting on the border of a character, and never within an escape. Refuses to know: whose
+//! limit it is.
 
 use std::borrow::Cow;
 
@@ -31,8 +31,8 @@ pub(super) fn fit(text: &str, max: usize) -> String {
     fit_escaped(text, max, Unit::Chars, |_| None)
 }
 
-/// The text with each character for which there is an `escape` replaced by it, in at most `max` units
-/// all in all. An escape is whole or not there.
+/// The text with each character for which there is an `escape` replaced by it, in at most `max`
+/// units all in all. An escape is whole or not there.
 pub(super) fn fit_escaped(
     text: &str,
     max: usize,
@@ -75,8 +75,8 @@ pub(super) fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if breaks(c) { ' ' } else { c }).collect())
 }
 
-/// The text as part of a header: letters, digits, `.`, `_` and `-` as they are, any other byte as `=`
-/// and two hexadecimal digits. Different texts stay different.
+/// The text as part of a header: letters, digits, `.`, `_` and `-` as they are, any other byte as
+/// `=` and two hexadecimal digits. Different texts stay different.
 pub(super) fn token(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

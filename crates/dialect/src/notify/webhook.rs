@@ -1,7 +1,7 @@
 //! The generic webhook: a notice as JSON of our own.
 //!
-//! Owns: the members and their limits. Refuses to know: the signature, which is made over the finished
-//! body by whoever has the key.
+//! Owns: the members and their limits. Refuses to know: the signature, which is made over the
+//! finished body by whoever has the key.
 
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ pub fn request(notice: &Notice) -> Outgoing {
     request
 }
 
-/// What the answer means: any success is one. A conflict says that a request with the same key is being
-/// worked on.
+/// What the answer means: any success is one. A conflict says that a request with the same key is
+/// being worked on.
 #[must_use]
 pub fn read(status: u16, retry_after: Option<Duration>, _body: &[u8]) -> Delivery {
     if status == 409 {

@@ -1,4 +1,5 @@
-//! Owns: the dialects of models, each against each, with bodies and streams of the published shapes.
+//! Owns: the dialects of models, each against each, with bodies and streams of the published
+//! shapes.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Owns: notices in every channel's form, and the alerts of others, with texts that want to break out.
+//! Owns: notices in every channel's form, and the alerts of others, with texts that want to break
+//! out.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -189,8 +189,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens: an open breaker lets nothing through, a half-open one has one probe, a closed
-    /// one lets everything through, and once nothing is under way and time has passed, something is.
+    /// Whatever happens: an open breaker lets nothing through, a half-open one has one probe, a
+    /// closed one lets everything through, and once nothing is under way and time has passed,
+    /// something is.
     #[test]
     fn it_never_sticks_and_never_leaks(steps in steps()) {
         let (mut now, mut policy) = (Instant::now(), policy());

@@ -1,7 +1,7 @@
 //! A channel's address on the web, and one exchange with it.
 //!
-//! Owns: the parts of the address, whether a request may have left, and how much of an answer is read.
-//! Refuses to know: what an answer means. Redirects are answers like any other.
+//! Owns: the parts of the address, whether a request may have left, and how much of an answer is
+//! read. Refuses to know: what an answer means. Redirects are answers like any other.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -71,8 +71,8 @@ impl Address {
         Ok(Address { dialer, host_header, path: path.into() })
     }
 
-    /// Sends a request and reads the answer, both until `until`. Once the head is there, it is an answer:
-    /// a body that does not end, or is longer than `body_max`, is cut off.
+    /// Sends a request and reads the answer, both until `until`. Once the head is there, it is an
+    /// answer: a body that does not end, or is longer than `body_max`, is cut off.
     pub(super) async fn exchange(
         &self,
         channel: &str,

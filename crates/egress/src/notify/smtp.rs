@@ -1,14 +1,15 @@
 //! Mail: one session of SMTP for each.
 //!
-//! Owns: how the connection becomes a secure one, the order of the session, and which failures mean that
-//! the mail cannot have been taken. Refuses to know: what a mail says.
+//! Owns: how the connection becomes a secure one, the order of the session, and which failures mean
+//! that the mail cannot have been taken. Refuses to know: what a mail says.
 //!
-//! The commands and the messages are the library's. The connection is ours, as for every dependency: its
-//! addresses are checked, and TLS is the same. So `STARTTLS` is spoken here too; what the server says
-//! before it is forgotten with it, and anything that came along with its last word before the handshake
-//! ends the session, since it may have been put there by somebody else.
+//! The commands and the messages are the library's. The connection is ours, as for every
+//! dependency: its addresses are checked, and TLS is the same. So `STARTTLS` is spoken here too;
+//! what the server says before it is forgotten with it, and anything that came along with its last
+//! word before the handshake ends the session, since it may have been put there by somebody else.
 //!
-//! A mailbox that does not exist silences nobody else: the mail goes to those whom the server takes.
+//! A mailbox that does not exist silences nobody else: the mail goes to those whom the server
+//! takes.
 
 mod line;
 
@@ -67,8 +68,8 @@ pub enum MailSecurity {
     StartTls,
     /// TLS from the start.
     Tls,
-    /// None: on this machine, and on private networks where it is configured so. A password never crosses
-    /// the public network in clear text.
+    /// None: on this machine, and on private networks where it is configured so. A password never
+    /// crosses the public network in clear text.
     Plain,
 }
 
@@ -219,8 +220,8 @@ impl Mailer {
         connected.map_err(|error| unsent(&error, "the server turns us away"))
     }
 
-    /// Tells the server whom the mail is for. One of whom it takes is enough; where it takes none, and
-    /// would take one of them later, it is tried later.
+    /// Tells the server whom the mail is for. One of whom it takes is enough; where it takes none,
+    /// and would take one of them later, it is tried later.
     async fn name_recipients(
         &self,
         channel: &str,

@@ -173,8 +173,8 @@ async fn a_redirect_is_an_answer_like_any_other() {
     assert_eq!(read(&mut *reply.body).await.unwrap(), "");
 }
 
-/// Bytes that the server gets rid of while nobody reads them: what the systems of both sides hold, and
-/// a buffer. The sender's side alone may hold 4 MiB.
+/// Bytes that the server gets rid of while nobody reads them: what the systems of both sides hold,
+/// and a buffer. The sender's side alone may hold 4 MiB.
 const HELD_MAX: usize = 8 * 1024 * 1024;
 
 #[tokio::test]

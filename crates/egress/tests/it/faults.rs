@@ -108,8 +108,8 @@ async fn the_gap_clock_begins_with_each_chunk() {
     })
     .await;
     let world = World::new(&server);
-    // The clock stands still but for what the test moves it by; it would run ahead to the next alarm
-    // whenever all tasks wait, were there not a thread that is busy.
+    // The clock stands still but for what the test moves it by; it would run ahead to the next
+    // alarm whenever all tasks wait, were there not a thread that is busy.
     tokio::time::pause();
     let (end, busy) = std::sync::mpsc::channel::<()>();
     let thread = tokio::task::spawn_blocking(move || busy.recv());

@@ -120,8 +120,8 @@ pub(crate) fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A server that remembers what it is asked, and gives each connection the next of these answers, and
-/// the last one to all that follow.
+/// A server that remembers what it is asked, and gives each connection the next of these answers,
+/// and the last one to all that follow.
 pub(crate) async fn hearing(answers: Vec<String>) -> (Server, Heard) {
     let heard = Heard::default();
     let (copy, answers) = (heard.clone(), Arc::new(answers));

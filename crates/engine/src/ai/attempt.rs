@@ -1,7 +1,7 @@
 //! One attempt at one target, until there is an answer or its first word.
 //!
-//! Owns: that the commit is held back until something of the answer is there, and what an attempt says
-//! about its dependency. Refuses to know: what is tried next.
+//! Owns: that the commit is held back until something of the answer is there, and what an attempt
+//! says about its dependency. Refuses to know: what is tried next.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -227,8 +227,8 @@ impl Fault {
 }
 
 impl Opening {
-    /// Reads until something of the answer is there: until then another provider may be asked without
-    /// the caller's seeing it.
+    /// Reads until something of the answer is there: until then another provider may be asked
+    /// without the caller's seeing it.
     async fn first_word(&mut self) -> Result<(), Fault> {
         loop {
             while let Some(event) = self.reader.next() {

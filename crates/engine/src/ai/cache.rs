@@ -1,10 +1,11 @@
 //! Answers that a tenant is given again when it asks for the very same again.
 //!
-//! Owns: what counts as the same, how long an answer is kept, and who may be told it. Refuses to know:
-//! what an answer says, and how a cache outside the process is reached.
+//! Owns: what counts as the same, how long an answer is kept, and who may be told it. Refuses to
+//! know: what an answer says, and how a cache outside the process is reached.
 //!
 //! Keys and values are behind keyed hashes of the ledger: what is kept outside the process shows
-//! nobody whether a text was asked for, and whoever writes there puts no words into a model's mouth.
+//! nobody whether a text was asked for, and whoever writes there puts no words into a model's
+//! mouth.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,8 +262,8 @@ impl Engine {
         will_do.then_some(Recalled { attempt, durability, body, age_s, left_s: left.as_secs() })
     }
 
-    /// Whether the tenant is entitled and its plan holds the model, by what is durable of it. Memory
-    /// is asked first: who answers from memory must not wait for the store.
+    /// Whether the tenant is entitled and its plan holds the model, by what is durable of it.
+    /// Memory is asked first: who answers from memory must not wait for the store.
     async fn may_be_told(&self, call: &Call) -> bool {
         let stream = StreamName::tenant(&call.tenant);
         let (rules, now) = (self.rules(), self.clock().now());

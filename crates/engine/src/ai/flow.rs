@@ -1,7 +1,7 @@
 //! A call from its reservation to an answer, over as many targets as it takes.
 //!
-//! Owns: the order of attempts, the waits between them, and what a reservation is said to end as on the
-//! way. Refuses to know: bytes.
+//! Owns: the order of attempts, the waits between them, and what a reservation is said to end as on
+//! the way. Refuses to know: bytes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -77,7 +77,8 @@ pub(crate) struct Served {
 }
 
 impl Engine {
-    /// Makes a call to a model: reserves, finds somebody who answers, and settles behind the answer.
+    /// Makes a call to a model: reserves, finds somebody who answers, and settles behind the
+    /// answer.
     ///
     /// # Errors
     /// A refusal that is not in a receipt of its own, or that nobody answered.
@@ -143,8 +144,8 @@ impl Engine {
         }
     }
 
-    /// Reserves, under the caller's key if there is one. A key whose call nobody answered, so that it
-    /// cost nothing, may be used again: it stands for another attempt then.
+    /// Reserves, under the caller's key if there is one. A key whose call nobody answered, so that
+    /// it cost nothing, may be used again: it stands for another attempt then.
     async fn reserve_call(&self, wished: Wish, key: Option<String>) -> Result<Decided, Refused> {
         let Wish { stream, command, actor, may_register, source, body } = wished;
         let mut attempt = 0;

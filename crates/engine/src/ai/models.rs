@@ -90,8 +90,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// The places of the targets in the order in which a call tries them: by order, and by lot among
-    /// equals, where `dice` gives a number below its argument.
+    /// The places of the targets in the order in which a call tries them: by order, and by lot
+    /// among equals, where `dice` gives a number below its argument.
     pub(crate) fn line_up(&self, mut dice: impl FnMut(u32) -> u32) -> Vec<usize> {
         let mut left: Vec<usize> = (0..self.targets.len()).collect();
         let mut line = Vec::with_capacity(left.len());

@@ -1,7 +1,7 @@
 //! A tenant's reservation for one call, from the attempt's receipt to its result.
 //!
-//! Owns: that each reservation ends in exactly one settlement, whatever becomes of whoever holds it,
-//! and that results are sealed behind the answers. Refuses to know: what a call says and costs.
+//! Owns: that each reservation ends in exactly one settlement, whatever becomes of whoever holds
+//! it, and that results are sealed behind the answers. Refuses to know: what a call says and costs.
 //!
 //! What if the process dies here? The attempt stands in the ledger without a result, and the
 //! reconciler of the next start settles it as unknown, at what was reserved.
@@ -54,8 +54,8 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Holds the reservation of an attempt that has been sealed. It ends as released until something
-    /// else is said; where the attempt never becomes durable there is nothing to settle.
+    /// Holds the reservation of an attempt that has been sealed. It ends as released until
+    /// something else is said; where the attempt never becomes durable there is nothing to settle.
     pub(crate) fn new(to: &Arc<Settlements>, stream: StreamName, mark: Mark) -> Reservation {
         to.open.fetch_add(1, Ordering::AcqRel);
         let (attempt, mark) = (mark.attempt(), Some(mark));

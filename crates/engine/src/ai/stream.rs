@@ -1,8 +1,9 @@
-//! An answer as it comes: metered, topped up, taken up elsewhere when it breaks, settled when it ends.
+//! An answer as it comes: metered, topped up, taken up elsewhere when it breaks, settled when it
+//! ends.
 //!
-//! Owns: that a stream ends in exactly one of finish and usage, an error that says so, or the caller's
-//! leaving, and that each is settled. Refuses to know: how a caller is written to. Nothing is read ahead
-//! of the caller, so that one who does not read costs a buffer and no more.
+//! Owns: that a stream ends in exactly one of finish and usage, an error that says so, or the
+//! caller's leaving, and that each is settled. Refuses to know: how a caller is written to. Nothing
+//! is read ahead of the caller, so that one who does not read costs a buffer and no more.
 
 use std::mem;
 use std::time::Duration;
@@ -29,8 +30,8 @@ const SO_FAR_MAX: usize = 256 * 1024;
 /// again.
 const END_WAIT: Duration = Duration::from_secs(1);
 
-/// The answer of a call, as the caller's dialect has it. Dropped before its end, it stops the provider
-/// and is settled with what had come.
+/// The answer of a call, as the caller's dialect has it. Dropped before its end, it stops the
+/// provider and is settled with what had come.
 pub struct AnswerStream {
     flow: Flow,
     at: usize,

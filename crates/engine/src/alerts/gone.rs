@@ -6,10 +6,10 @@
 //! tell everybody that the trouble is over, and page them again as soon as the new one has seen
 //! enough. So it stays until somebody knows:
 //!
-//! - an instance whose own alert of the same case fires goes on with it; so does one whose own alert
-//!   is pending because it has not been there for long enough to have seen more;
-//! - an instance that has seen nothing of it for the window of the rule, and for as long again as it
-//!   takes to begin or to end, ends it. Before that a successor could not have spoken;
+//! - an instance whose own alert of the same case fires goes on with it; so does one whose own
+//!   alert is pending because it has not been there for long enough to have seen more;
+//! - an instance that has seen nothing of it for the window of the rule, and for as long again as
+//!   it takes to begin or to end, ends it. Before that a successor could not have spoken;
 //! - a case that nobody sees ends after a while, and one whose rule is no longer in force at once.
 //!
 //! Of several who say so the first one is heard.
@@ -24,8 +24,8 @@ use types::Micros;
 use super::{UNSEEN_S, Watch, key_of, of};
 use crate::outage::Stage;
 
-/// How long an instance has to be missed until it counts as gone: longer than it takes to be heard of
-/// again after an outage of the store.
+/// How long an instance has to be missed until it counts as gone: longer than it takes to be heard
+/// of again after an outage of the store.
 const GONE_S: i64 = 15;
 
 impl Watch {

@@ -1,7 +1,7 @@
 //! The way of a lane into the chain, where it takes more than one try.
 //!
-//! Owns: what is not told, not undone and not begun because a try ended in the middle or has not begun.
-//! Refuses to know: files, which real spools have.
+//! Owns: what is not told, not undone and not begun because a try ended in the middle or has not
+//! begun. Refuses to know: files, which real spools have.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Alerts of several engines on one store, and of one whose store is away.
 //!
-//! Owns: whose alerts end when, that the alert about a dead store is told while it is dead, and that
-//! nobody is told twice when it is back. Refuses to know: leases and files, which real stores have.
+//! Owns: whose alerts end when, that the alert about a dead store is told while it is dead, and
+//! that nobody is told twice when it is back. Refuses to know: leases and files, which real stores
+//! have.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! The engine as its callers see it, over a real store that fails, lies and blocks on demand.
 //!
-//! Every test of an engine ends with [`world::verify`]: the whole ledger is hashed, linked and folded again
-//! from stored bytes, and the store's projections are compared with the folds.
+//! Every test of an engine ends with [`world::verify`]: the whole ledger is hashed, linked and
+//! folded again from stored bytes, and the store's projections are compared with the folds.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

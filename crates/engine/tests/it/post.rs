@@ -1,7 +1,7 @@
 //! Channels that write down what they are told and answer as planned.
 //!
-//! Owns: the answers, and what of `_incidents` and `_notices` tests ask about. Refuses to know: when
-//! anybody is told.
+//! Owns: the answers, and what of `_incidents` and `_notices` tests ask about. Refuses to know:
+//! when anybody is told.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,10 @@ impl Post {
 impl Courier for Post {
     fn channels(&self) -> Vec<ChannelFacts> {
         self.channels.clone()
+    }
+
+    fn why(&self, _: &str) -> Option<&'static str> {
+        None
     }
 
     fn deliver<'a>(&'a self, channel: &'a str, notice: &'a Notice) -> Boxed<'a, Delivery> {

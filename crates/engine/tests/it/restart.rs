@@ -16,8 +16,8 @@ use crate::world::{
     QUOTE, Running, World, entitlement, eventually, reason, request, states, tenant, verify, waits,
 };
 
-/// A snapshot that is sealed and belongs to the chain by its hash, of a state that the chain does not lead to:
-/// the tenant is registered and holds nothing.
+/// A snapshot that is sealed and belongs to the chain by its hash, of a state that the chain does
+/// not lead to: the tenant is registered and holds nothing.
 fn poison(world: &World) -> Snapshot {
     let chain = world.store.read(&tenant(1), 0, 10).unwrap();
     let mut state = StreamState::empty(&tenant(1));

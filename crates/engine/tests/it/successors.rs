@@ -1,7 +1,7 @@
 //! Alerts of an instance that is gone, and what its successors and its neighbours make of them.
 //!
-//! Owns: that a restart during an incident neither ends it nor pages again, and that what is over ends.
-//! Refuses to know: when a lease has run out, which the store says.
+//! Owns: that a restart during an incident neither ends it nor pages again, and that what is over
+//! ends. Refuses to know: when a lease has run out, which the store says.
 
 use std::sync::Arc;
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use dialect::notify::Notice;
 use engine::incidents::stream;
 use engine::notify::Delivery;
-use governors::{Command, IncidentChange, IncidentDeed, NoticeChange, Telling};
-use types::{Hash, StreamName, limits};
+use governors::{Command, IncidentChange, IncidentDeed, IncidentStatus, NoticeChange, Telling};
+use types::{Hash, Severity, StreamName, limits};
 
 use crate::fault_store::FaultStore;
 use crate::post::{DELIVERED, LATER, NEVER, Post, count, declare, outcomes, say};
@@ -33,8 +33,8 @@ async fn begun(world: &World, channels: usize) {
     eventually("the channels have begun", all).await;
 }
 
-/// As [`eventually`], where time goes by in seconds: it is paused, so that a sleep waits for nobody and
-/// only moves the clock on.
+/// As [`eventually`], where time goes by in seconds: it is paused, so that a sleep waits for nobody
+/// and only moves the clock on.
 async fn in_minutes(what: &str, mut condition: impl FnMut() -> bool) {
     let since = Instant::now();
     while !condition() {
@@ -87,7 +87,7 @@ async fn what_is_to_be_told_wakes_its_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_notice_that_is_never_taken_is_given_up_and_the_next_one_goes_on() {
+async fn a_notice_that_is_never_taken_is_given_up_where_another_channel_has_taken_it() {
     let post = Post::new(&["slack", "pagerduty"]);
     post.answers("pagerduty", &vec![LATER; 10], DELIVERED);
     let world = world(&post);
@@ -109,6 +109,90 @@ async fn a_notice_that_is_never_taken_is_given_up_and_the_next_one_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_only_page_is_tried_until_it_is_taken_or_something_newer_stands_behind_it() {
+    let resolve = IncidentDeed::Status {
+        status: IncidentStatus::Resolved,
+        text: String::new(),
+        is_public: false,
+    };
+    let grade = IncidentDeed::Grade { severity: Severity::Sev2 };
+    let acknowledge = IncidentDeed::Acknowledge;
+    let on = |deed| Command::Incident(IncidentChange::On { incident: 1, deed });
+    let kept = |more: usize| [vec!["again"; 12], vec!["delivered"; 1 + more]].concat();
+    let given_up = || [vec!["again"; 9], vec!["given_up", "again", "again", "delivered"]].concat();
+    // A status page shows it and wakes nobody.
+    for (behind, kinds, expected) in [
+        (None, ["pagerduty"].as_slice(), kept(0)),
+        (None, &["pagerduty", "statuspage"], kept(0)),
+        (Some(say(1, "news")), &["pagerduty"], kept(1)),
+        (Some(on(acknowledge)), &["pagerduty"], kept(1)),
+        (Some(on(grade)), &["pagerduty"], given_up()),
+        (Some(on(resolve)), &["pagerduty"], given_up()),
+        // Not of its incident: it waits.
+        (Some(declare("two", "mail")), &["pagerduty"], kept(1)),
+    ] {
+        let post = Post::new(kinds);
+        post.answers("pagerduty", &vec![LATER; 12], DELIVERED);
+        let world = world(&post);
+        let running = world.start();
+        begun(&world, kinds.len()).await;
+        running.decide(stream(), declare("one", "http")).await;
+        let what = format!("{behind:?} {kinds:?}");
+        if let Some(command) = behind {
+            running.decide(stream(), command).await;
+        }
+        let all = || outcomes(&*world.store, "pagerduty").len() == expected.len();
+        in_minutes(&what, all).await;
+        assert_eq!(outcomes(&*world.store, "pagerduty"), expected, "{what}");
+        running.end(&world).await;
+        verify(&world.store);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_is_old_makes_way_for_the_newest_one() {
+    let post = Post::new(&["slack"]);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    running.decide(stream(), declare("one", "http")).await;
+    eventually("it is told", || outcomes(&*world.store, "slack").len() == 1).await;
+    post.answers("slack", &vec![LATER; 12], DELIVERED);
+    for text in ["first", "second", "third"] {
+        running.decide(stream(), say(1, text)).await;
+    }
+    in_minutes("the newest is told", || outcomes(&*world.store, "slack").len() == 15).await;
+    let mut expected = vec!["delivered"];
+    expected.extend(vec!["again"; 9]);
+    expected.extend(["given_up", "again", "again", "delivered", "delivered"]);
+    assert_eq!(outcomes(&*world.store, "slack"), expected);
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_taken_again_and_again_waits_long_and_makes_way_for_another_page() {
+    let post = Post::new(&["slack"]);
+    post.answers("slack", &vec![Delivery::Unknown; 4], DELIVERED);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    running.decide(stream(), declare("one", "http")).await;
+    let tries = || outcomes(&*world.store, "slack").len();
+    in_minutes("it is tried three times", || tries() == 3).await;
+    tokio::time::sleep(Duration::from_secs(13 * 60)).await;
+    assert_eq!(post.told("slack").len(), 3, "nobody is told the same every minute");
+    in_minutes("it is told once more", || tries() == 4).await;
+    assert_eq!(outcomes(&*world.store, "slack"), vec!["unknown"; 4]);
+    running.decide(stream(), declare("two", "mail")).await;
+    in_minutes("the other one is told", || tries() == 6).await;
+    assert_eq!(outcomes(&*world.store, "slack")[4..], ["superseded", "delivered"]);
+    assert_eq!(titles(&post.told("slack"))[4..], ["two"]);
+    running.end(&world).await;
+    verify(&world.store);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_channel_that_asks_for_a_long_wait_is_stood_in_for_at_once() {
     let post = Post::new(&["slack", "pagerduty"]);
     let after = Some(Duration::from_secs(900));
@@ -125,17 +209,20 @@ async fn a_channel_that_asks_for_a_long_wait_is_stood_in_for_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_old_is_tried_once() {
+async fn what_is_old_and_needless_is_given_up_before_its_tenth_try() {
     let post = Post::new(&["slack"]);
     post.answers("slack", &[], LATER);
     let world = world(&post);
     let running = world.start();
     begun(&world, 1).await;
     running.decide(stream(), declare("one", "http")).await;
+    let deed = IncidentDeed::Grade { severity: Severity::Sev2 };
+    running.decide(stream(), Command::Incident(IncidentChange::On { incident: 1, deed })).await;
     // Time stands still for nobody who waits: at once, before it can be tried ten times.
     world.clock.advance_secs(15 * 60 + 1);
-    let given_up = || outcomes(&*world.store, "slack").iter().any(|word| word == "given_up");
-    in_minutes("it is given up", given_up).await;
+    let over = |word: &String| word == "given_up" || word == "superseded";
+    let is_over = || outcomes(&*world.store, "slack").iter().any(over);
+    in_minutes("it is given up", is_over).await;
     let tries = outcomes(&*world.store, "slack").len();
     assert!(tries < 10, "by its age: {tries}");
     running.end(&world).await;

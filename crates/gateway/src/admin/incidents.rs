@@ -1,4 +1,4 @@
-//! Alerts, silences, incidents and the channels over which they are told.
+//! Alerts, silences and incidents.
 //!
 //! Owns: how each is shown, and which words a person may use of them. Refuses to know: which change
 //! is lawful, and how anybody is reached.
@@ -11,17 +11,17 @@ use governors::incident::{
     Alert, Incident, IncidentsState, Maintenance, Mark, Moment, Silence, Story, incident_name,
     incident_number,
 };
+use governors::notices::NoticesState;
 use governors::oncall::Policy;
 use governors::{
     Command, Declared, IncidentChange, IncidentDeed, IncidentRole, IncidentStatus, SilenceChange,
-    StreamState,
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
-use types::{Micros, Reason, StreamName, limits};
+use types::{Micros, Reason};
 
-use super::{Asked, decide, ok, receipt, try_decide};
+use super::{Asked, channels, decide, known, ok, receipt, try_decide};
 use crate::Gateway;
 use crate::answer::{Answer, Facts, Fault, Handled, fault};
 
@@ -71,6 +71,9 @@ pub(super) async fn silences(gateway: &Gateway) -> Handled {
 
 pub(super) async fn silence_set(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let SilenceOrder { matcher, lease_s, why } = incidents::silence(&asked.body, &gateway.json)?;
+    if let Some(component) = matcher.strip_prefix("component=") {
+        known::check(gateway, "the component of matcher", &[component]).await?;
+    }
     let change = SilenceChange::Set { matcher, lease_s: i64::from(lease_s), why };
     receipt(&decide(gateway, asked, stream(), Command::Silence(change)).await?)
 }
@@ -83,18 +86,23 @@ pub(super) async fn silence_clear(gateway: &Gateway, asked: &Asked<'_>) -> Handl
 }
 
 pub(super) async fn list(gateway: &Gateway) -> Handled {
-    let state = gateway.engine.incidents().await?;
+    let (state, notices) = (gateway.engine.incidents().await?, gateway.engine.notices().await?);
     let policy = gateway.engine.rules().oncall();
     let all: Vec<Value> = state
         .incidents()
         .into_iter()
-        .flat_map(|held| held.open().iter().map(|incident| shown(incident, held, policy)))
+        .flat_map(|held| held.open().iter().map(|incident| shown(incident, held, policy, &notices)))
         .collect();
     ok(&json!({ "incidents": all }))
 }
 
 /// An incident as it stands.
-fn shown(incident: &Incident, state: &IncidentsState, policy: &Policy) -> Value {
+fn shown(
+    incident: &Incident,
+    state: &IncidentsState,
+    policy: &Policy,
+    notices: &NoticesState,
+) -> Value {
     let secs = |at_us: Option<i64>| at_us.map(|at_us| Micros(at_us).secs());
     let roles: Vec<Value> = incident
         .roles
@@ -116,6 +124,7 @@ fn shown(incident: &Incident, state: &IncidentsState, policy: &Policy) -> Value 
         "acknowledged_by": incident.acknowledged_by,
         "roles": roles,
         "told": incident.told,
+        "taken": channels::takers(notices, &incident.name()),
         "unreachable": incident.unreachable,
         "next_page": secs(incident.page_at_us),
         "next_update": secs(incident.update_at_us),
@@ -131,6 +140,7 @@ fn cause<'a>(policy: &Policy, components: &'a [String]) -> Option<&'a str> {
 pub(super) async fn declare(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let IncidentOrder { title, severity, component, text } =
         incidents::incident(&asked.body, &gateway.json)?;
+    known::check(gateway, "component", &[&*component]).await?;
     let change = IncidentChange::Declare(Declared { title, severity, component, text });
     receipt(&decide(gateway, asked, stream(), Command::Incident(change)).await?)
 }
@@ -152,11 +162,11 @@ pub(super) async fn act(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     if let Some(decided) = try_decide(gateway, asked, stream(), command).await? {
         return receipt(&decided);
     }
-    let state = gateway.engine.incidents().await?;
+    let (state, notices) = (gateway.engine.incidents().await?, gateway.engine.notices().await?);
     let held = state.incidents().and_then(|held| Some((held.incident(incident)?, held)));
     let (found, held) =
         held.ok_or_else(|| fault(Reason::StateError, "the incident is resolved"))?;
-    ok(&shown(found, held, gateway.engine.rules().oncall()))
+    ok(&shown(found, held, gateway.engine.rules().oncall(), &notices))
 }
 
 fn deed(order: DeedOrder) -> Result<IncidentDeed, Fault> {
@@ -193,10 +203,10 @@ async fn story(gateway: &Gateway, asked: &Asked<'_>) -> Result<Story, Fault> {
 pub(super) async fn one(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let number = number(asked)?;
     let told = story(gateway, asked).await?;
-    let state = gateway.engine.incidents().await?;
+    let (state, notices) = (gateway.engine.incidents().await?, gateway.engine.notices().await?);
     let policy = gateway.engine.rules().oncall();
     let held = state.incidents();
-    let stands = held.and_then(|held| Some(shown(held.incident(number)?, held, policy)));
+    let stands = held.and_then(|held| Some(shown(held.incident(number)?, held, policy, &notices)));
     ok(&whole(number, &told, policy, stands.as_ref()))
 }
 
@@ -257,23 +267,4 @@ pub(super) async fn post_mortem(gateway: &Gateway, asked: &Asked<'_>) -> Handled
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(Answer { response, facts: Facts::default() })
-}
-
-pub(super) async fn channels(gateway: &Gateway) -> Handled {
-    let stream = StreamName::system(limits::STREAM_NOTICES);
-    let state: StreamState = gateway.engine.state(&stream).await?;
-    let channels: Vec<Value> = state
-        .notices()
-        .into_iter()
-        .flat_map(|held| held.channels())
-        .map(|channel| {
-            json!({
-                "name": channel.name,
-                "next": channel.next,
-                "failures": channel.failures,
-                "telling": channel.open.is_some(),
-            })
-        })
-        .collect();
-    ok(&json!({ "channels": channels }))
 }

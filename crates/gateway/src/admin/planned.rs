@@ -11,7 +11,7 @@ use governors::{Command, MaintenanceChange, OverrideChange};
 use serde_json::{Value, json};
 use types::Reason;
 
-use super::{Asked, decide, ok, receipt};
+use super::{Asked, decide, known, ok, receipt};
 use crate::Gateway;
 use crate::answer::{Handled, fault};
 
@@ -88,6 +88,8 @@ pub(super) async fn maintenances(gateway: &Gateway) -> Handled {
 pub(super) async fn maintenance_add(gateway: &Gateway, asked: &Asked<'_>) -> Handled {
     let MaintenanceOrder { title, components, from, until, text } =
         planned::maintenance(&asked.body, &gateway.json)?;
+    let names: Vec<&str> = components.iter().map(String::as_str).collect();
+    known::check(gateway, "components", &names).await?;
     let change = MaintenanceChange::Add { title, components, from, until, text };
     receipt(&decide(gateway, asked, stream(), Command::Maintenance(change)).await?)
 }

@@ -107,8 +107,8 @@ pub(super) fn may(name: &'static str, schema: Value) -> Member {
     Member { name, schema, is_required: false }
 }
 
-/// An object that a caller sends: null counts as absent. Members that are not known are ignored, but
-/// they are read, and so must be readable.
+/// An object that a caller sends: null counts as absent. Members that are not known are ignored,
+/// but they are read, and so must be readable.
 pub(super) fn sent(members: impl IntoIterator<Item = Member>) -> Value {
     let null_is_absent = |member: Member| match member.is_required {
         true => member,

@@ -53,6 +53,10 @@ pub(super) fn contract(admin: Admin) -> Option<Contract> {
             of_one(Contract::operator()).replies(200, draft)
         }
         Admin::Channels => Contract::seen("Channels", "every channel that was ever told anything"),
+        Admin::ChannelTest => Contract::operator()
+            .segment("a channel, such as slack", text())
+            .answers(200, "ChannelTest", Told::Keyed, "what came of it")
+            .refuses(&[404]),
         _ => return None,
     })
 }
@@ -95,7 +99,7 @@ fn examples() -> [(&'static str, Value); 4] {
 }
 
 /// The schemas, by name.
-pub(super) fn schemas() -> [(&'static str, Value); 11] {
+pub(super) fn schemas() -> [(&'static str, Value); 12] {
     [
         ("SilenceOrder", silence_order()),
         ("IncidentOrder", incident_order()),
@@ -107,6 +111,7 @@ pub(super) fn schemas() -> [(&'static str, Value); 11] {
         ("IncidentStory", story()),
         ("IncidentAnswer", json!({ "oneOf": [schema("Receipt"), schema("Incident")] })),
         ("Channels", channels()),
+        ("ChannelTest", channel_test()),
         ("StatusSummary", summary()),
     ]
 }
@@ -216,7 +221,8 @@ fn incident() -> Value {
         must("acknowledged", or_null(seconds())),
         must("acknowledged_by", or_null(text())),
         must("roles", list(role)),
-        must("told", described(list(text()), "channels over which it was told")),
+        must("told", described(list(text()), "channels over which it was to be told")),
+        must("taken", described(list(text()), "channels that have taken anything of it")),
         must("unreachable", described(list(text()), "channels that did not take it")),
         must("next_page", at("when the next step of its ladder is due, in unix seconds")),
         must("next_update", at("when everybody is told how it stands, in unix seconds")),
@@ -264,8 +270,23 @@ fn channels() -> Value {
         must("next", described(count(), place)),
         must("failures", described(count(), "tries of the notice at hand")),
         must("telling", described(flag(), "it is being told something")),
+        must("last_taken", or_null(described(seconds(), "when it took anything last"))),
+        must("last_failed", or_null(described(seconds(), "when an attempt failed last"))),
+        must("last_error", or_null(described(text(), "why, in words that are never its own"))),
     ]);
     answered([must("channels", list(one))])
+}
+
+fn channel_test() -> Value {
+    let outcomes = ["delivered", "again", "refused", "unknown"];
+    answered([
+        must("channel", text()),
+        must("outcome", words(outcomes)),
+        must("error", or_null(described(text(), "why not, in words that are never its own"))),
+        must("remote", or_null(described(text(), "what the far side calls it"))),
+        must("took_ms", count()),
+        must("receipt_id", or_null(described(matching(RECEIPT_ID), "unless it could not be kept"))),
+    ])
 }
 
 fn summary() -> Value {

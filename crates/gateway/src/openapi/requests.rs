@@ -54,8 +54,8 @@ pub(super) fn blocked_source() -> Value {
     source
 }
 
-/// What `POST /marketplace` reads of the headers: under which key it decides once, however often the
-/// request comes, and who sends it.
+/// What `POST /marketplace` reads of the headers: under which key it decides once, however often
+/// the request comes, and who sends it.
 pub(super) fn marketplace_headers() -> [Value; 3] {
     let header = |name, description, schema| parameter("header", name, description, schema);
     [

@@ -1,8 +1,9 @@
 //! What the public may know of incidents, folded from their receipts.
 //!
 //! Owns: which parts of a receipt are public: title, severity, status, times, components, and what
-//! was written as an update or beside a status; of an end, where that was asked for. Refuses to know: alerts, who did anything, who was
-//! told, and how a page looks. The state of a component is derived and stored nowhere.
+//! was written as an update or beside a status; of an end, where that was asked for. Refuses to
+//! know: alerts, who did anything, who was told, and how a page looks. The state of a component is
+//! derived and stored nowhere.
 
 use engine::ports::{ReadError, Store, Stored};
 use governors::IncidentStatus;

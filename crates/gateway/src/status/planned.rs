@@ -1,7 +1,7 @@
 //! What the public may know of planned work, folded from its receipts.
 //!
-//! Owns: which windows are shown, and as what at which time. Refuses to know: which alerts they hold
-//! back, and who planned them.
+//! Owns: which windows are shown, and as what at which time. Refuses to know: which alerts they
+//! hold back, and who planned them.
 
 use governors::incident::MaintenancePhase;
 use ledger::View;

@@ -72,10 +72,10 @@ impl Reader {
         Ok(!log::alive(&self.client, logs)?.is_empty())
     }
 
-    /// Hands every receipt to `take` in the order of the ledger, with its rank as position, until it
-    /// breaks; or every one of a stream by seq, with the position that is stored. Gives what is wrong
-    /// with the writers' logs: for a whole ledger that was read to its end. What cannot be arrives
-    /// as something that no intact receipt has, so that the verifier finds it.
+    /// Hands every receipt to `take` in the order of the ledger, with its rank as position, until
+    /// it breaks; or every one of a stream by seq, with the position that is stored. Gives what is
+    /// wrong with the writers' logs: for a whole ledger that was read to its end. What cannot be
+    /// arrives as something that no intact receipt has, so that the verifier finds it.
     ///
     /// # Errors
     /// When the service cannot be read further.

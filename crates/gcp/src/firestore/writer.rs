@@ -100,8 +100,8 @@ impl Writer {
         self.number += 1;
     }
 
-    /// Sends the commit until it has a known outcome, or for as long as it makes sense, and moves on
-    /// when it was kept.
+    /// Sends the commit until it has a known outcome, or for as long as it makes sense, and moves
+    /// on when it was kept.
     fn commit(
         &mut self,
         client: &Client,

@@ -312,6 +312,17 @@ pub enum NoticeChange {
         attempt: ReceiptId,
         /// What came of it.
         outcome: TellOutcome,
+        /// What stood in the way, in our own words.
+        why: Option<String>,
+    },
+    /// A channel was tried on purpose.
+    Tested {
+        /// Its name.
+        channel: String,
+        /// What came of it.
+        outcome: TellOutcome,
+        /// What stood in the way, in our own words.
+        why: Option<String>,
     },
 }
 

@@ -124,8 +124,8 @@ fn refused(detail: &str) -> Decision {
     })
 }
 
-/// What an alert that begins to fire does to incidents; `None` while it is silenced, or held back by
-/// one that has no incident either.
+/// What an alert that begins to fire does to incidents; `None` while it is silenced, or held back
+/// by one that has no incident either.
 fn raise(
     policy: &Policy,
     state: &IncidentsState,
@@ -166,7 +166,11 @@ fn attach(
     let is_relapse = incident.resolve_at_us.is_some();
     let is_worse = change.severity < incident.severity;
     if !is_worse && !is_relapse {
-        return draft;
+        return match is_news(state, incident, change) {
+            // Whoever was told of the incident hears of it; nobody is called.
+            true => told(said(draft, change), incident, &incident.told),
+            false => draft,
+        };
     }
     // Other than anybody was told: the ladder of what it is now begins here.
     let severity = change.severity.min(incident.severity);
@@ -174,6 +178,25 @@ fn attach(
     let (tell, clocks) = begin(policy, state.overrides(), severity, is_acknowledged, cx.now);
     let draft = draft.with("severity", Meta::Text(severity.as_str().into()));
     called(clocks.write(draft), incident, &tell)
+}
+
+/// False where another instance has said the same.
+fn is_news(state: &IncidentsState, incident: &Incident, change: &AlertChange) -> bool {
+    let is_same = |held: &Alert| {
+        held.rule == change.rule
+            && held.component == change.component
+            && held.instance.is_some()
+            && held.instance != change.instance
+    };
+    !state.alerts_of(incident.number).any(is_same)
+}
+
+/// With what the alert says.
+fn said(draft: Draft, change: &AlertChange) -> Draft {
+    let (title, message) = (title_of(change), message_of(change));
+    let text = if message.is_empty() { title.to_owned() } else { format!("{title}: {message}") };
+    let text: String = text.chars().take(limits::INCIDENT_TEXT_CHARS).collect();
+    Draft { detail: Some(text.into()), ..draft }
 }
 
 fn joined(incident: &Incident, key: &str, component: &str, actor: &str) -> Draft {
@@ -209,7 +232,8 @@ fn open(
     first_called(clocks.write(draft), &tell)
 }
 
-/// The last alert of an incident is over: it is watched for a while, and resolves by itself.
+/// The last alert of an incident is over: it is watched for a while, and resolves by itself. What a
+/// person has declared is a person's to end: that is noted and nothing else.
 pub(super) fn recover(
     policy: &Policy,
     state: &IncidentsState,
@@ -221,6 +245,13 @@ pub(super) fn recover(
     let is_last = state.alerts_of(incident.number).all(|held| held.key == over.key);
     if !is_last || incident.resolve_at_us.is_some() {
         return None;
+    }
+    if incident.is_declared {
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        let text =
+            format!("no alert fires any more{why}; a person declared it, and a person ends it");
+        let draft = about(incident, rule::INCIDENT_NOTE, TIME);
+        return Some(Draft { detail: Some(text.into()), ..draft });
     }
     let resolve_at = cx.now.plus_secs(policy.stable_s());
     // Nobody is woken for what is over.

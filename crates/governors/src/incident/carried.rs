@@ -4,13 +4,14 @@
 //! told from the lane. Refuses to know: how a lane is kept, and when it is carried over.
 //!
 //! A receipt of the lane keeps its words, its instants and its clocks; `said_us` says when it was
-//! said and `intent` where. Only the state before it is the chain's own: others may have moved it on
-//! meanwhile.
+//! said and `intent` where. Only the state before it is the chain's own: others may have moved it
+//! on meanwhile.
 //!
 //! An alert belongs to the incident that people were told of in the lane. One that the chain had
 //! opened for it, by a write whose answer was lost or by another instance, is left without it, and
-//! recovers as with any last alert. An end that was told stands, though an alert of another instance
-//! fires: whoever measures that finds it without an incident, and everybody hears of a new one.
+//! recovers as with any last alert. An end that was told stands, though an alert of another
+//! instance fires: whoever measures that finds it without an incident, and everybody hears of a new
+//! one.
 
 use ledger::draft::Text;
 use ledger::scan::MetaView;

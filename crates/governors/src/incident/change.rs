@@ -117,6 +117,10 @@ fn on_open(
             let told_before = incident.unreachable.contains(channel);
             let mut rest = policy.call(policy.fallback(), state.overrides(), cx.now);
             rest.channels.retain(|other| other != channel);
+            if rest.channels.is_empty() {
+                rest.add(policy.everybody());
+                rest.channels.retain(|other| other != channel);
+            }
             if told_before || rest.channels.is_empty() {
                 return Decision::Nothing;
             }

@@ -78,8 +78,12 @@ pub(super) fn decide(
             if !rota.rotations().any(|name| name == rotation) {
                 return invalid_field("rotation is none of the catalogue");
             }
-            if rota.person(person).is_none() {
-                return invalid_field("who is nobody of the catalogue");
+            match rota.person(person) {
+                None => return invalid_field("who is nobody of the catalogue"),
+                Some(found) if found.channels.is_empty() => {
+                    return invalid_field("who is reached by no channel that is set up");
+                }
+                Some(_) => {}
             }
             if !is_keepable(why, limits::INCIDENT_TEXT_CHARS) {
                 return invalid_field("why is too long, or holds a control character");

@@ -1,8 +1,8 @@
 //! Maintenance windows: work that is planned, and the alerts that it is expected to raise.
 //!
-//! Owns: which window is lawful, what one covers, and that each ends by itself. Refuses to know: which
-//! alerts there are. A window keeps alerts of its components from becoming incidents; it hides no
-//! alert, and an incident that is open goes on.
+//! Owns: which window is lawful, what one covers, and that each ends by itself. Refuses to know:
+//! which alerts there are. A window keeps alerts of its components from becoming incidents; it
+//! hides no alert, and an incident that is open goes on.
 
 use ledger::{Draft, Meta, View};
 use serde::{Deserialize, Serialize};

@@ -132,6 +132,9 @@ pub struct Incident {
     pub update_at_us: Option<i64>,
     /// When it resolves by itself.
     pub resolve_at_us: Option<i64>,
+    /// A person has declared it, before any alert.
+    #[serde(default)]
+    pub is_declared: bool,
 }
 
 impl Silence {
@@ -178,7 +181,8 @@ impl IncidentsState {
         &self.open
     }
 
-    /// The overrides of the rota, in ascending order of numbers. One that is over may be among them.
+    /// The overrides of the rota, in ascending order of numbers. One that is over may be among
+    /// them.
     #[must_use]
     pub fn overrides(&self) -> &[Override] {
         &self.overrides
@@ -463,6 +467,8 @@ impl Incident {
             page_at_us: None,
             update_at_us: None,
             resolve_at_us: None,
+            // An alert knows since when its condition holds.
+            is_declared: receipt.meta("began_us").is_none(),
         })
     }
 

@@ -15,6 +15,8 @@ use crate::draft::rule;
 
 /// What stands where nobody knows.
 const BLANK: &str = "________";
+/// What stands in place of a beginning that came after somebody had found it.
+const BY_HAND: &str = "declared by hand before any alert";
 
 /// One moment of an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,7 +243,8 @@ impl Story {
     /// The named durations, each from one instant to another.
     #[must_use]
     pub fn durations(&self) -> [(&'static str, Mark, Mark); 6] {
-        let Marks { began, detected, acknowledged, identified, recovered, resolved } = self.marks;
+        let Marks { detected, acknowledged, identified, recovered, resolved, .. } = self.marks;
+        let began = self.marks.began.filter(|_| !self.is_declared_first());
         [
             ("Detection", began, detected),
             ("Acknowledgement", detected, acknowledged),
@@ -250,6 +253,13 @@ impl Story {
             ("Resolution", detected, resolved),
             ("Impact", began.or(detected), recovered.or(resolved)),
         ]
+    }
+
+    /// Whether a person declared it before the condition of any alert began to hold: it was not
+    /// detected from that on.
+    fn is_declared_first(&self) -> bool {
+        let Marks { began, detected, .. } = self.marks;
+        began.zip(detected).is_some_and(|((began, _), (detected, _))| detected < began)
     }
 
     /// The draft of a post-mortem, in Markdown: the template of seed 001, filled as far as receipts
@@ -311,7 +321,11 @@ impl Story {
                 Some(((from, _), (to, _))) => seconds(to.0 - from.0),
                 None => BLANK.to_owned(),
             };
-            let _ = writeln!(page, "| {name} | {} | {} | {seconds} |", at(from), at(to));
+            let from = match from {
+                None if name == "Detection" && self.is_declared_first() => BY_HAND.to_owned(),
+                from => at(from),
+            };
+            let _ = writeln!(page, "| {name} | {from} | {} | {seconds} |", at(to));
         }
         page.push('\n');
     }
@@ -351,19 +365,24 @@ fn incident_text(receipt: &View<'_>, rule: &str) -> String {
         Some(detail) => format!("{what}: {detail}"),
         None => what,
     };
+    let instead = match &*meta("stand_in") {
+        "before" => "; nobody is on call there, and those before are called again",
+        "all" => "; nobody is on call, and every channel is told",
+        _ => "",
+    };
     match rule {
-        rule::INCIDENT_OPEN => said(format!("Opened by {actor} as {}", meta("severity"))),
-        rule::INCIDENT_JOIN => format!("Alert {} joined", meta("alert")),
+        rule::INCIDENT_OPEN => said(format!("Opened by {actor} as {}{instead}", meta("severity"))),
+        rule::INCIDENT_JOIN => format!("Alert {} joined{instead}", meta("alert")),
         rule::INCIDENT_ESCALATE => {
             let who = if told.is_empty() { "nobody" } else { &*told };
             match &*meta("oncall") {
-                "" => format!("Escalated to {who}"),
-                roll => format!("Escalated to {who} ({roll})"),
+                "" => format!("Escalated to {who}{instead}"),
+                roll => format!("Escalated to {who} ({roll}){instead}"),
             }
         }
         rule::INCIDENT_ACKNOWLEDGE => format!("Acknowledged by {actor}"),
         rule::INCIDENT_ASSIGN => format!("{} took the role {}", meta("who"), meta("role")),
-        rule::INCIDENT_GRADE => format!("Graded {} by {actor}", meta("severity")),
+        rule::INCIDENT_GRADE => format!("Graded {} by {actor}{instead}", meta("severity")),
         rule::INCIDENT_STATUS => {
             let status = receipt.state_to.map(|word| word.text().into_owned());
             said(format!("{actor} set it to {}", status.unwrap_or_default()))

@@ -214,6 +214,74 @@ fn a_step_that_calls_nobody_is_left_at_once_and_those_behind_move_up() {
     }
 }
 
+/// A ladder whose last step names these.
+fn ladder_to(last: &str) -> String {
+    format!(
+        "{{ after_s = 0, tell = [\"chat\", \"primary\"] }},\n\
+         {{ after_s = 900, tell = [{last}] }},"
+    )
+}
+
+#[test]
+fn where_a_ladder_ends_with_nobody_those_before_are_called_again_and_the_timeline_says_so() {
+    for (last, told, roll) in [
+        ("\"nobody\"", "slack,phone-bob,secondary-desk", "nobody=,primary=bob"),
+        ("\"silent\"", "slack,phone-bob,secondary-desk", "silent=,primary=bob"),
+        ("\"chat\", \"nobody\"", "slack,phone-bob,secondary-desk", "nobody=,primary=bob"),
+    ] {
+        let mut chain = chain(&ladder_to(last));
+        opening(&mut chain, 0);
+        assert_eq!(pages(&pass(&mut chain, 900)), [(900, told)], "{last}");
+        let cores: Vec<_> = chain.cores.iter().map(|core| View::scan(core).unwrap()).collect();
+        let receipt = cores.iter().rfind(|receipt| receipt.meta("oncall").is_some()).unwrap();
+        assert_eq!(receipt.meta_text("oncall").as_deref(), Some(roll), "{last}");
+        assert_eq!(receipt.meta_text("stand_in").as_deref(), Some("before"), "{last}");
+        let mut story = crate::incident::Story::new(1);
+        cores.iter().for_each(|receipt| story.take(receipt));
+        let said = story.moments().iter().rfind(|moment| moment.rule == "incident.escalate");
+        let text = &said.unwrap().text;
+        assert!(
+            text.ends_with("nobody is on call there, and those before are called again"),
+            "{text}"
+        );
+        let steps = chain.rules.oncall().steps_at(Severity::Sev1, START);
+        assert_eq!(steps[1], ["slack", "phone-bob", "secondary-desk"], "{last}");
+    }
+}
+
+#[test]
+fn where_nobody_of_a_ladder_is_on_call_every_channel_is_told() {
+    let mut chain =
+        chain("{ after_s = 0, tell = [\"nobody\"] }, { after_s = 60, tell = [\"silent\"] },");
+    let (told, roll) = opening(&mut chain, 0);
+    assert_eq!((&*told, roll.as_deref()), (&*CHANNELS.join(","), Some("nobody=,silent=")));
+    assert_eq!(pages(&pass(&mut chain, 900)), []);
+    let steps = chain.rules.oncall().steps_at(Severity::Sev1, START);
+    assert_eq!(steps, [CHANNELS]);
+}
+
+#[test]
+fn an_override_by_whom_no_channel_reaches_counts_for_nothing() {
+    let mut chain = chain(STEPS);
+    chain.act(START, &add("primary", "cyd", 0, 600));
+    assert_eq!(on_call(&chain, "primary", 0).as_deref(), Some("cyd"));
+    // Another catalogue, or a channel less.
+    let channels = CHANNELS.map(|name| if name == "phone-cyd" { "mail" } else { name });
+    chain.rules = Rules::parse(&catalogue(STEPS)).unwrap().with_channels(&channels);
+    assert_eq!(on_call(&chain, "primary", 0).as_deref(), Some("bob"));
+}
+
+#[test]
+fn where_no_fallback_is_there_every_other_channel_stands_in() {
+    let mut chain = Chain::new(limits::STREAM_INCIDENTS);
+    let text = catalogue(STEPS).replacen("fallback = [\"primary\"]", "fallback = [\"nobody\"]", 1);
+    chain.rules = Rules::parse(&text).unwrap().with_channels(&["slack", "phone-bob"]);
+    opening(&mut chain, 0);
+    let lost = on(1, IncidentDeed::Unreachable { channel: "phone-bob".to_owned() });
+    let (Decision::Seal(sealing), _) = chain.act(START.plus_secs(9), &lost) else { panic!() };
+    assert_eq!(tell(&sealing.drafts[0]), "slack");
+}
+
 #[test]
 fn whoever_is_on_call_stands_in_for_a_channel_and_not_for_their_own() {
     let mut chain = chain(STEPS);
@@ -237,6 +305,7 @@ fn an_override_that_is_not_lawful_is_refused() {
     for (command, detail) in [
         (add("unknown", "ada", 0, 9), "rotation is none of the catalogue"),
         (add("primary", "zoe", 0, 9), "who is nobody of the catalogue"),
+        (add("primary", "eve", 0, 9), "who is reached by no channel that is set up"),
         (add("primary", "ada", 9, 9), "until is over, not after from, or more than a year away"),
         (add("primary", "ada", -9, -1), "until is over, not after from, or more than a year away"),
         (

@@ -1,4 +1,5 @@
-//! Alerts, silences, incidents and notices: the tables, and the ladders of the runbooks hour by hour.
+//! Alerts, silences, incidents and notices: the tables, and the ladders of the runbooks hour by
+//! hour.
 //!
 //! Owns: how each state is reached. Refuses to know: samples and channels.
 
@@ -216,6 +217,70 @@ fn a_ladder_of_alerts_is_one_incident_that_climbs_once() {
 }
 
 #[test]
+fn whoever_was_told_of_an_incident_hears_of_an_alert_that_joins_it_and_nobody_is_called() {
+    let mut chain = incidents_with(&["slack", "pagerduty"]);
+    chain.act(START, &fires("latency", Severity::Sev3, "http"));
+    // It is told over the channels of a SEV-3, whichever the severity of an alert has.
+    for (at, key, severity) in [(5, "same", Severity::Sev3), (6, "less", Severity::Sev4)] {
+        let (decision, _) = chain.act(START.plus_secs(at), &fires(key, severity, "http"));
+        let Decision::Seal(sealing) = decision else { panic!("it joins") };
+        let joined = &sealing.drafts[1];
+        assert_eq!((joined.rule.as_deref(), &*tell(joined)), (Some("incident.join"), "slack"));
+        let text = format!("{key} is bad: value is 12%, threshold is 10%");
+        assert_eq!(joined.detail.as_deref(), Some(&*text));
+        assert!(joined.metadata.iter().all(|(name, _)| name != "step"), "no ladder begins");
+    }
+    let incident = chain.state.incidents().unwrap().incident(1).unwrap();
+    assert_eq!(
+        (incident.severity, incident.page_at_us),
+        (Severity::Sev3, Some(START.plus_secs(3_600).0))
+    );
+    // A worse one raises it, and calls.
+    let (decision, _) = chain.act(START.plus_secs(9), &fires("errors", Severity::Sev1, "http"));
+    let Decision::Seal(sealing) = decision else { panic!("it joins") };
+    assert_eq!(tell(&sealing.drafts[1]), "slack,pagerduty");
+}
+
+#[test]
+fn what_a_person_has_declared_outlives_the_end_of_its_alerts() {
+    let mut chain = incidents();
+    let (title, component) = ("checkout is slow".to_owned(), "http".to_owned());
+    let declared = Declared { title, severity: Severity::Sev2, component, text: String::new() };
+    chain.act(START, &Command::Incident(IncidentChange::Declare(declared)));
+    for (from, to) in [(10, 60), (90, 120)] {
+        chain.act(START.plus_secs(from), &fires("errors", Severity::Sev3, "http"));
+        let ended = over("errors", Severity::Sev3, "http");
+        let (decision, _) = chain.act(START.plus_secs(to), &ended);
+        let Decision::Seal(sealing) = decision else { panic!("it is over") };
+        let noted = &sealing.drafts[1];
+        assert_eq!((noted.rule.as_deref(), &*tell(noted)), (Some("incident.note"), ""));
+    }
+    pass(&mut chain, 86_400);
+    let incident = chain.state.incidents().unwrap().incident(1).unwrap();
+    let stands = (incident.status, incident.resolve_at_us, incident.is_declared);
+    assert_eq!(stands, (IncidentStatus::Investigating, None, true));
+    let told = story(&chain, 1);
+    // What it was detected by is not its alert, which came later: no time is negative.
+    let page = told.post_mortem();
+    let row = |name: &str| page.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(row("| Detection |").starts_with("| Detection | declared by hand before any alert | "));
+    assert!(row("| Detection |").ends_with(" | ________ |"), "{page}");
+    assert!(row("| Impact |").starts_with(&format!("| Impact | {START} ")), "{page}");
+    assert!(
+        told.durations()
+            .iter()
+            .all(|(_, from, to)| { from.zip(*to).is_none_or(|((from, _), (to, _))| from <= to) })
+    );
+    let note = told.moments().iter().find(|moment| moment.rule == "incident.note").unwrap();
+    assert!(note.text.ends_with("a person declared it, and a person ends it"), "{}", note.text);
+    // A person ends it, as any other one.
+    let status = IncidentStatus::Resolved;
+    let deed = IncidentDeed::Status { status, text: String::new(), is_public: false };
+    chain.act(START.plus_secs(86_400), &on(1, deed));
+    assert!(chain.state.incidents().unwrap().open().is_empty());
+}
+
+#[test]
 fn a_cascade_is_one_incident_and_its_cause_stands_on_nothing_else_that_fails() {
     let mut chain = incidents();
     for (at, component) in [(0, "http"), (5, "pubsub"), (9, "ledger")] {
@@ -381,7 +446,9 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         };
         assert!(refused(&chain, &telling("slack", 6)), "one is open");
         assert!(refused(&chain, &telling("mail", 5)), "never begun");
-        let told = Command::Notice(NoticeChange::Told { attempt: ids[0], outcome });
+        let is_taken = outcome == TellOutcome::Delivered;
+        let why = (!is_taken).then(|| "it cannot be reached".to_owned());
+        let told = Command::Notice(NoticeChange::Told { attempt: ids[0], outcome, why });
         chain.act(START.plus_secs(2), &told);
         assert!(refused(&chain, &told), "settled once");
         let ended = outcome.is_final();
@@ -392,9 +459,39 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
         assert_eq!(channel.is_unknown, outcome == TellOutcome::Unknown);
         assert_eq!((channel.failures, channel.next), if ended { (0, 6) } else { (1, 5) });
+        assert_eq!((channel.has_taken(5), channel.has_heard_of("INC-1")), (is_taken, is_taken));
+        let at = Some(START.plus_secs(2).0);
+        let is_failed = !is_taken && outcome != TellOutcome::Superseded;
+        assert_eq!(channel.last_taken_us, at.filter(|_| is_taken), "{outcome:?}");
+        assert_eq!(channel.last_failed_us, at.filter(|_| is_failed), "{outcome:?}");
+        let expected = is_failed.then_some("it cannot be reached");
+        assert_eq!(channel.last_error.as_deref(), expected, "{outcome:?}");
         let bytes = chain.state.to_snapshot();
         assert_eq!(StreamState::from_snapshot(&chain.stream, &bytes), Some(chain.state));
     }
+}
+
+#[test]
+fn a_channel_that_is_tried_on_purpose_shows_how_it_went_and_no_place_moves() {
+    let mut chain = notices();
+    let tested = |channel: &str, outcome, why: Option<&str>| {
+        let (channel, why) = (channel.to_owned(), why.map(str::to_owned));
+        Command::Notice(NoticeChange::Tested { channel, outcome, why })
+    };
+    chain.act(START.plus_secs(1), &telling("slack", 5));
+    let refused = tested("slack", TellOutcome::Refused, Some("it refuses the credentials"));
+    chain.act(START.plus_secs(2), &refused);
+    chain.act(START.plus_secs(3), &tested("slack", TellOutcome::Delivered, None));
+    let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
+    assert_eq!(channel.last_failed_us, Some(START.plus_secs(2).0));
+    assert_eq!(channel.last_taken_us, Some(START.plus_secs(3).0));
+    assert_eq!(channel.last_error.as_deref(), Some("it refuses the credentials"));
+    assert_eq!((channel.next, channel.failures, channel.open.is_some()), (5, 0, true));
+    // One that was never told anything is on record all the same.
+    let (decision, _) = chain.act(START.plus_secs(4), &tested("mail", TellOutcome::Again, None));
+    let Decision::Seal(sealing) = decision else { panic!("it is on record") };
+    assert_eq!(sealing.drafts[0].rule.as_deref(), Some("notice.test"));
+    assert!(chain.state.notices().unwrap().channel("mail").is_none());
 }
 
 /// The story that a chain's receipts tell.

@@ -16,8 +16,8 @@ use crate::series::{Need, Point, Series, Store};
 const STALE_INTERVALS: i64 = 3;
 /// The share of a window that samples must cover.
 const COVERAGE_MIN: f64 = 0.5;
-/// The part of an interval that may be missing to it: in the shortest window two looks are half of it
-/// apart when they are on time, and the second one may be early.
+/// The part of an interval that may be missing to it: in the shortest window two looks are half of
+/// it apart when they are on time, and the second one may be early.
 const EARLY: f64 = 0.1;
 
 /// Which series a condition asks for.

@@ -2,11 +2,11 @@
 //!
 //! Owns: the text. Refuses to know: thresholds, and the file that it stands in.
 //!
-//! Prometheus differs from what is computed here in four ways. It extrapolates a rate to the ends of
-//! its window. It does not count what a series held when it first appeared. It has no notion of a
-//! window that is covered too little, so that an hour may be judged by its first minute. And a
-//! spike's usual rate is the median of the minutes that there are: here those before the first sample
-//! count as zero.
+//! Prometheus differs from what is computed here in four ways. It extrapolates a rate to the ends
+//! of its window. It does not count what a series held when it first appeared. It has no notion of
+//! a window that is covered too little, so that an hour may be judged by its first minute. And a
+//! spike's usual rate is the median of the minutes that there are: here those before the first
+//! sample count as zero.
 
 use std::fmt::Write as _;
 

@@ -11,8 +11,8 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 /// Why a ledger in PostgreSQL could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The address is not one. It may hold a password, so nothing of it is repeated, not even by the
-    /// client that did not understand it.
+    /// The address is not one. It may hold a password, so nothing of it is repeated, not even by
+    /// the client that did not understand it.
     #[error("database address is not understood")]
     Url,
     /// TLS is required, and the system has no certificates to trust.

@@ -30,8 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const STATEMENT_TIMEOUT_MS: u32 = 4_000;
 
 /// Every statement is a look-up in an index, also while the statistics of a young table still call
-/// it empty; none of them is worth compiling. `ledger_append` looks again behind each lock it waited
-/// for, which a stricter isolation would forbid.
+/// it empty; none of them is worth compiling. `ledger_append` looks again behind each lock it
+/// waited for, which a stricter isolation would forbid.
 const TUNE: &str = "SET enable_seqscan = off; SET jit = off; SET bytea_output = 'hex';
     SET default_transaction_isolation = 'read committed'";
 

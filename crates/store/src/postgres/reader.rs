@@ -118,10 +118,11 @@ impl PgReader {
         self.logs.values().fold(0, |sum, log| sum.saturating_add(log.size))
     }
 
-    /// Hands every receipt to `take` in the order of the ledger, with its rank as position, until it
-    /// breaks; or every one of a stream by seq, with the position that is stored. Gives what is wrong
-    /// with the writers' logs and with the fence: for a whole ledger that was read to its end. What
-    /// cannot be arrives as something that no intact receipt has, so that the verifier finds it.
+    /// Hands every receipt to `take` in the order of the ledger, with its rank as position, until
+    /// it breaks; or every one of a stream by seq, with the position that is stored. Gives what is
+    /// wrong with the writers' logs and with the fence: for a whole ledger that was read to its
+    /// end. What cannot be arrives as something that no intact receipt has, so that the verifier
+    /// finds it.
     ///
     /// # Errors
     /// When the database cannot be read further.

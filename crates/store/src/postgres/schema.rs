@@ -1,6 +1,7 @@
 //! The tables, and the function that appends.
 //!
-//! Owns: every CREATE, the format version, who the ledger is. Refuses to know: what is written when.
+//! Owns: every CREATE, the format version, who the ledger is. Refuses to know: what is written
+//! when.
 
 use std::time::Instant;
 
@@ -19,8 +20,8 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(6108116097)";
 
 const TABLES: &str = include_str!("schema.sql");
 
-/// What one look at the database says. Not by `to_regclass`, which may remember that a table was not
-/// there when another creator has just made it.
+/// What one look at the database says. Not by `to_regclass`, which may remember that a table was
+/// not there when another creator has just made it.
 const LOOK: &str = "
 SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'meta' AND pg_table_is_visible(oid)),
     EXISTS (SELECT FROM pg_class WHERE relname = 'receipts' AND pg_table_is_visible(oid)),

@@ -15,8 +15,8 @@
 //! - a statement that begins later carries the old term and finds nothing to append to.
 //!
 //! What the row holds then is final: the head after the batch, and it was written; the head before
-//! it, and it never will be. Anything else was not our doing, such as a database that lost commits in
-//! a failover, and the store is not to be trusted any more.
+//! it, and it never will be. Anything else was not our doing, such as a database that lost commits
+//! in a failover, and the store is not to be trusted any more.
 //!
 //! `append` tries to settle for a bounded time. When the server stays away, it answers
 //! [`AppendError::Unknown`], and nothing is appended and no head is told before it is settled. To
@@ -188,8 +188,8 @@ impl Writer {
         } else if failure.is_corrupt() {
             AppendError::Fatal(self.fail(&failure.to_string()))
         } else {
-            // It may be a standby by now, or what was prepared may be gone: the next connection finds
-            // the primary and prepares again.
+            // It may be a standby by now, or what was prepared may be gone: the next connection
+            // finds the primary and prepares again.
             self.session = None;
             AppendError::Unavailable(failure.to_string())
         })

@@ -1,4 +1,5 @@
-//! Copies between the backends of this crate, in every direction, and stores under a given identity.
+//! Copies between the backends of this crate, in every direction, and stores under a given
+//! identity.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -191,7 +191,8 @@ impl<S: Store> Instance<S> {
         self.wait_until(|| done(&self.store))
     }
 
-    /// Lets the instance work until it takes its store for one that works; false when it never does.
+    /// Lets the instance work until it takes its store for one that works; false when it never
+    /// does.
     pub(crate) fn recover(&self) -> bool {
         self.wait_until(|| self.engine.stage() == Stage::Up)
     }

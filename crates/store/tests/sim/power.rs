@@ -220,7 +220,8 @@ impl Course {
         examine(&image, &self.book, &self.workload, self.asked, dice)
     }
 
-    /// Crashes here, for a next life. Where only the process died, what was not synced still is not.
+    /// Crashes here, for a next life. Where only the process died, what was not synced still is
+    /// not.
     fn cut_off(&self, survival: Survival, dice: &mut Dice) -> Course {
         let mut next = self.clone();
         match survival {

@@ -149,12 +149,12 @@ pub(crate) fn clean(text: &str) -> String {
 }
 
 /// One line without its line feed: `timestamp`, `level`, `severity`, `logger`, `event` if the
-/// event has one, `message`, `traceId` and `spanId` while a request is handled, the event's other fields, then those of the spans around it, from
-/// the innermost outwards, that are not overridden. A name with a dot is a member of an object:
-/// `error.name` is `{"error": {"name": …}}`, as seeds 001 and 003 query it. `error` alone is
-/// `error.message`, and a line of level ERROR that names none has its event for a name, so that
-/// errors can be counted by it. `duration_ms` stands beside as `duration`, as seed 003 has it; what seeds 000 to
-/// 002 query stands behind, see `alias`.
+/// event has one, `message`, `traceId` and `spanId` while a request is handled, the event's other
+/// fields, then those of the spans around it, from the innermost outwards, that are not overridden.
+/// A name with a dot is a member of an object: `error.name` is `{"error": {"name": …}}`, as seeds
+/// 001 and 003 query it. `error` alone is `error.message`, and a line of level ERROR that names
+/// none has its event for a name, so that errors can be counted by it. `duration_ms` stands beside
+/// as `duration`, as seed 003 has it; what seeds 000 to 002 query stands behind, see `alias`.
 #[must_use]
 pub fn format_line(
     at: Micros,

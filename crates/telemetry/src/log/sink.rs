@@ -1,8 +1,8 @@
 //! The writer thread: a bounded queue of lines in, stdout or a file out.
 //!
-//! Owns the queue, how long a line may be held back, the count of what was lost, and the file across
-//! rotations. Refuses to know what a line says. A caller never waits: a full queue loses the line and
-//! counts it. This module never logs.
+//! Owns the queue, how long a line may be held back, the count of what was lost, and the file
+//! across rotations. Refuses to know what a line says. A caller never waits: a full queue loses the
+//! line and counts it. This module never logs.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! A line as people read it.
 //!
-//! Owns: the layout. Refuses to know how a line is made and redacted: it is made from the JSON, by the
-//! writer, so that both forms say the same and a request pays for neither.
+//! Owns: the layout. Refuses to know how a line is made and redacted: it is made from the JSON, by
+//! the writer, so that both forms say the same and a request pays for neither.
 
 use serde_json::{Map, Value};
 

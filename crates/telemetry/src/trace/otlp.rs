@@ -1,11 +1,11 @@
 //! Spans in the JSON of OTLP, the OpenTelemetry Protocol.
 //!
-//! Owns: the members of a span, of what is around the spans of one request to a collector, and of its
-//! answer, as <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding> has them. Refuses to
-//! know: what a span is about, and how it is sent.
+//! Owns: the members of a span, of what is around the spans of one request to a collector, and of
+//! its answer, as <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding> has them.
+//! Refuses to know: what a span is about, and how it is sent.
 //!
-//! Ids are in hexadecimal and not in base64, names of members in lower camel case, whole numbers of 64
-//! bits in quotes, and members of enumerations by number.
+//! Ids are in hexadecimal and not in base64, names of members in lower camel case, whole numbers of
+//! 64 bits in quotes, and members of enumerations by number.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -23,8 +23,8 @@ const REMOTE: u16 = 0x200;
 /// The status of a span that came to nothing.
 const STATUS_ERROR: u8 = 2;
 
-/// What stands before the spans of one request and what stands behind them. `instance` names this life
-/// of the process.
+/// What stands before the spans of one request and what stands behind them. `instance` names this
+/// life of the process.
 #[must_use]
 pub fn envelope(service: &str, version: &str, instance: &str) -> (String, &'static str) {
     let mut resource = String::new();

@@ -1,7 +1,7 @@
 //! Spans: what took how long on behalf of a request, for who looks at it elsewhere.
 //!
-//! Owns: which traces are sampled, the ids of spans, what a span says and that it is redacted before it
-//! waits anywhere. Refuses to know: how spans are sent, and what is worth one.
+//! Owns: which traces are sampled, the ids of spans, what a span says and that it is redacted
+//! before it waits anywhere. Refuses to know: how spans are sent, and what is worth one.
 //!
 //! A request whose trace is not sampled has no spans: nothing is built, nothing is allocated.
 
@@ -22,7 +22,8 @@ const BATCH_SPANS: usize = 512;
 /// How long a span waits for others.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bits of a trace's id that decide whether it is sampled: those that W3C Trace Context calls random.
+/// Bits of a trace's id that decide whether it is sampled: those that W3C Trace Context calls
+/// random.
 const RANDOM_BITS: u32 = 56;
 /// The whole, of which a share is given.
 const WHOLE: u32 = 1_000_000_000;
@@ -62,15 +63,15 @@ impl Tracer {
         &self.outbox
     }
 
-    /// Whether the trace is sampled, by the rule of OpenTelemetry's consistent probability sampling: its
-    /// random bits are not below a threshold.
+    /// Whether the trace is sampled, by the rule of OpenTelemetry's consistent probability
+    /// sampling: its random bits are not below a threshold.
     pub(super) fn samples(&self, trace: u128) -> bool {
         let random = trace & ((1 << RANDOM_BITS) - 1);
         random >= u128::from(self.threshold.load(Ordering::Relaxed))
     }
 
-    /// An id that no other span of the same trace has: the spans of one request are told apart by the
-    /// count, those of several by the id of the request's own.
+    /// An id that no other span of the same trace has: the spans of one request are told apart by
+    /// the count, those of several by the id of the request's own.
     fn child_id(&self, parent: u64) -> u64 {
         let count = self.children.fetch_add(1, Ordering::Relaxed);
         mixed(parent.wrapping_add(count.wrapping_mul(STEP))).max(1)
@@ -144,8 +145,8 @@ impl From<bool> for Value<'_> {
     }
 }
 
-/// A span that is under way; it ends when it is dropped. Where the trace is not sampled it is nothing,
-/// and everything that is done to it is nothing too.
+/// A span that is under way; it ends when it is dropped. Where the trace is not sampled it is
+/// nothing, and everything that is done to it is nothing too.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Open>>);
 
@@ -222,8 +223,8 @@ impl Span {
         }
     }
 
-    /// It came to what it was for, unless [`Span::fail`] says otherwise, before or after. What neither is
-    /// said of was given up.
+    /// It came to what it was for, unless [`Span::fail`] says otherwise, before or after. What
+    /// neither is said of was given up.
     pub fn done(&mut self) {
         if let Some(open) = &mut self.0
             && open.outcome == Outcome::Unknown

@@ -233,7 +233,8 @@ impl Contents {
             apply(&mut left, change, |sector| match survival {
                 Survival::Synced => false,
                 Survival::Everything => true,
-                // The half of a write that came first on the disk, which need not be the first half.
+                // The half of a write that came first on the disk, which need not be the first
+                // half.
                 Survival::Prefix if *moment == until => {
                     Dice::new(any).part(sector as u64).percent(50)
                 }

@@ -1,7 +1,7 @@
 //! Readers of what clients and providers of models say.
 //!
-//! Owns: that a request says the same model in every dialect it can be said in, that an answer and a
-//! stream mean the same however they come, and that an error is bounded. Refuses to know: routes.
+//! Owns: that a request says the same model in every dialect it can be said in, that an answer and
+//! a stream mean the same however they come, and that an error is bounded. Refuses to know: routes.
 
 use bytes::{Bytes, BytesMut};
 use dialect::JsonLimits;

@@ -52,7 +52,8 @@ pub struct Entry {
     pub fault: Option<Fault>,
     /// The status of the answer; 0 before its head is sent.
     pub status: u16,
-    /// Tokens of the prompt that would be billed, the cached ones included; 0 unless a model worked.
+    /// Tokens of the prompt that would be billed, the cached ones included; 0 unless a model
+    /// worked.
     pub prompt_tokens: u64,
     /// Of these, those from the cache.
     pub cached_tokens: u64,

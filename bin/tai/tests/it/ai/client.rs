@@ -1,7 +1,7 @@
 //! A script that uses a vendor's client.
 //!
-//! Owns: its Python, its process, and that every check which was asked for has run. Refuses to know:
-//! what a check checks.
+//! Owns: its Python, its process, and that every check which was asked for has run. Refuses to
+//! know: what a check checks.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -55,7 +55,8 @@ impl Behind {
     }
 }
 
-/// The file of providers: each is called `p0`, `p1` and so on, and stands for [`MODEL`] in this order.
+/// The file of providers: each is called `p0`, `p1` and so on, and stands for [`MODEL`] in this
+/// order.
 fn file(behind: &[Behind], more: &str) -> String {
     let mut text = String::new();
     let mut targets = Vec::new();

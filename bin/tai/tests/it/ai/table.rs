@@ -1,5 +1,5 @@
-//! Every fault of a provider, in every dialect, streamed and whole: what its caller sees when there is
-//! a second provider.
+//! Every fault of a provider, in every dialect, streamed and whole: what its caller sees when there
+//! is a second provider.
 //!
 //! Owns: the table. Refuses to know: how the service finds out.
 

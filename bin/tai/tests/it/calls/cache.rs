@@ -1,7 +1,7 @@
 //! Answers that are given again: to whom, for how long, and what it costs.
 //!
-//! Owns: that a kept answer weakens no gate, calls nobody and bills nothing, and that a cache that is
-//! away is no failure. Refuses to know: how answers are kept.
+//! Owns: that a kept answer weakens no gate, calls nobody and bills nothing, and that a cache that
+//! is away is no failure. Refuses to know: how answers are kept.
 
 use testkit::provider::Manner;
 use testkit::redis::Redis;

@@ -1,7 +1,7 @@
 //! Callers who do not read, or send too much.
 //!
-//! Owns: that each costs a bounded piece of memory and gives its place back. Refuses to know: what a model
-//! says.
+//! Owns: that each costs a bounded piece of memory and gives its place back. Refuses to know: what
+//! a model says.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,7 +1,8 @@
-//! Providers that fail in every way that is known, streamed and not: what the caller sees, who was asked
-//! how often, what was charged, and that the books of both sides agree.
+//! Providers that fail in every way that is known, streamed and not: what the caller sees, who was
+//! asked how often, what was charged, and that the books of both sides agree.
 //!
-//! The table of `docs/generated/faults.md` is what this test saw; its last two columns differ from run to run.
+//! The table of `docs/generated/faults.md` is what this test saw; its last two columns differ from
+//! run to run.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -109,8 +110,8 @@ impl Row {
         format!("{} {} + {} | {took:.1} s |", self.cells(), self.sent.0, self.sent.1)
     }
 
-    /// What is the same in every run: when a provider notices that nobody listens any more is not, nor
-    /// is the time.
+    /// What is the same in every run: when a provider notices that nobody listens any more is not,
+    /// nor is the time.
     fn cells(&self) -> String {
         let Row { name, asked, charged, status, .. } = self;
         let way = if self.is_stream { "stream" } else { "whole" };

@@ -1,7 +1,7 @@
 //! One look from outside at each setting of calls to models: two values, two different outcomes.
 //!
-//! Owns: how each difference is made to show, by what the provider's books or the caller's answer say
-//! and not by how long it took. Refuses to know: which settings there are.
+//! Owns: how each difference is made to show, by what the provider's books or the caller's answer
+//! say and not by how long it took. Refuses to know: which settings there are.
 
 use testkit::provider::{Manner, Refusal};
 

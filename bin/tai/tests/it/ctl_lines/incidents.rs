@@ -19,7 +19,9 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
     let incidents = json!({"incidents": [&incident]});
     let opened = json!({"id": "rcpt_08", "type": "transition", "subject": "INC-4"});
     let channels = json!({"channels": [{"name": "slack", "next": 7, "failures": 2,
-        "telling": true}]});
+        "telling": true, "last_taken": 7, "last_failed": 9, "last_error": "it refuses the credentials"}]});
+    let tried = json!({"channel": "slack", "outcome": "again", "error": "it cannot be reached",
+        "remote": null, "took_ms": 3, "receipt_id": "rcpt_07"});
     let slis = json!({"at": 7, "slis": [{"name": "slo.budget", "labels": {"slo": "availability"},
         "value": 0.5, "missing": "", "unit": "ratio", "window": "5m", "samples": 20,
         "help": "What is left.", "promql": "min (x)"}]});
@@ -70,10 +72,16 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             none.clone(),
             &alerts,
             &[
-                "ledger-slow  firing  7      sev2      ledger     INC-3     false     MNT-1        slow",
+                "ledger-slow  firing  1970-01-01T00:00:07Z  sev2      ledger     INC-3     false     MNT-1        slow",
             ],
         ),
-        ("silences", "GET /admin/silences", none.clone(), &silences, &["rule=a   9      key_1"]),
+        (
+            "silences",
+            "GET /admin/silences",
+            none.clone(),
+            &silences,
+            &["rule=a   1970-01-01T00:00:09Z  key_1"],
+        ),
         (
             "silences set rule=a --lease 9 --why work",
             "PUT /admin/silences",
@@ -93,7 +101,9 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             "GET /admin/incidents",
             none.clone(),
             &incidents,
-            &["INC-3  sev2      identified  ledger  http, ledger  5       -                12"],
+            &[
+                "INC-3  sev2      identified  ledger  http, ledger  1970-01-01T00:00:05Z  -                1970-01-01T00:00:12Z",
+            ],
         ),
         (
             "incidents show INC-3",
@@ -179,7 +189,22 @@ fn every_verb_about_incidents_asks_what_the_service_answers() {
             &receipt,
             &["done"],
         ),
-        ("channels", "GET /admin/channels", none, &channels, &["slack  7     2         true"]),
+        (
+            "channels",
+            "GET /admin/channels",
+            none.clone(),
+            &channels,
+            &[
+                "slack  7     2         true     1970-01-01T00:00:07Z  1970-01-01T00:00:09Z  it refuses the credentials",
+            ],
+        ),
+        (
+            "channels test a/b",
+            "POST /admin/channels/a%2Fb/test",
+            none,
+            &tried,
+            &["outcome: again", "error: it cannot be reached", "receipt_id: rcpt_07"],
+        ),
     ];
     assert_asked(table);
 }
@@ -218,7 +243,7 @@ fn every_verb_about_what_is_planned_asks_what_the_service_answers() {
             "GET /admin/oncall",
             none.clone(),
             &oncall,
-            &["OVR-2  primary   ada  5     12     key_1"],
+            &["OVR-2  primary   ada  1970-01-01T00:00:05Z  1970-01-01T00:00:12Z  key_1"],
         ),
         (
             "oncall override add primary ada --until 12",
@@ -261,7 +286,9 @@ fn every_verb_about_what_is_planned_asks_what_the_service_answers() {
             "GET /admin/maintenance",
             none.clone(),
             &windows,
-            &["MNT-1  in_progress  ledger, http  5     12     key_1  a disk"],
+            &[
+                "MNT-1  in_progress  ledger, http  1970-01-01T00:00:05Z  1970-01-01T00:00:12Z  key_1  a disk",
+            ],
         ),
         (
             "maintenance end MNT-1",

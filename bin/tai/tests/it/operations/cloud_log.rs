@@ -1,11 +1,11 @@
 //! The queries of the runbooks at Google's logging, on the log as it is.
 //!
-//! Owns: each filter of seeds 000 to 002 as a condition on an entry, and the runbook's own `jq` behind
-//! it, word for word. Refuses to know: how entries get there. Its agent takes a line apart as
-//! <https://cloud.google.com/logging/docs/structured-logging> says: `severity`, `timestamp` and
-//! `httpRequest` are the entry's, the rest is `jsonPayload`; a filter on the text looks at the message.
-//! Seed 002:1218 looks for duplicates by counting lines, of which several may be about one receipt: that
-//! is asked of the ledger.
+//! Owns: each filter of seeds 000 to 002 as a condition on an entry, and the runbook's own `jq`
+//! behind it, word for word. Refuses to know: how entries get there. Its agent takes a line apart
+//! as <https://cloud.google.com/logging/docs/structured-logging> says: `severity`, `timestamp` and
+//! `httpRequest` are the entry's, the rest is `jsonPayload`; a filter on the text looks at the
+//! message. Seed 002:1218 looks for duplicates by counting lines, of which several may be about one
+//! receipt: that is asked of the ledger.
 
 use super::Room;
 
@@ -13,7 +13,8 @@ use super::Room;
 const ENTRY: &str = "{severity, timestamp, httpRequest, message, textPayload: .message, \
                      jsonPayload: del(.severity, .timestamp, .httpRequest)}";
 
-/// A query: where it stands, the filter, what the runbook does with what was found, and what that says.
+/// A query: where it stands, the filter, what the runbook does with what was found, and what that
+/// says.
 type Query = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 const ERROR: &str = r#".severity == "ERROR""#;

@@ -1,5 +1,5 @@
-//! The same messages, pulled through Google's own client, while the service is killed three times and
-//! the emulator once.
+//! The same messages, pulled through Google's own client, while the service is killed three times
+//! and the emulator once.
 //!
 //! Owns: the promise that what was acknowledged was decided, exactly once. Refuses to know: how the
 //! client keeps its leases.

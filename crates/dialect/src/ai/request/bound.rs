@@ -116,8 +116,8 @@ fn part_bound(part: &RawValue, picture: u64) -> u64 {
     bound
 }
 
-/// A document that comes along is bounded by its bytes; one that a provider fetches, by what a model
-/// can read at all.
+/// A document that comes along is bounded by its bytes; one that a provider fetches, by what a
+/// model can read at all.
 fn document(json: &RawValue) -> u64 {
     let is_elsewhere = |name: &str| matches!(name, "file_id" | "file_url" | "url");
     let members = members(json.get()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What of a request's meaning a dialect has no words for.
 //!
-//! Owns: the refusals of each dialect, before anything is written. Refuses to know: how it is written.
+//! Owns: the refusals of each dialect, before anything is written. Refuses to know: how it is
+//! written.
 
 use super::meaning::{Chat, Format, Picture, Piece, Thinking};
 use crate::ai::object::unsupported;

@@ -76,8 +76,8 @@ fn generation(chat: &Chat<'_>, config: &mut Members<'_>) {
             config.raw("responseJsonSchema", schema.get());
         }
     }
-    // Thoughts are not asked for: the client that names a budget speaks the dialect in which only its
-    // own models' thoughts can be shown.
+    // Thoughts are not asked for: the client that names a budget speaks the dialect in which only
+    // its own models' thoughts can be shown.
     let tokens = match &chat.thinking {
         Thinking::Unsaid => None,
         Thinking::Off => Some(0),

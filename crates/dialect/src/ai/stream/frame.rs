@@ -1,6 +1,7 @@
 //! Server-sent events, as blocks of lines.
 //!
-//! Owns: where a block ends, wherever the bytes were split, and its bound. Refuses to know: dialects.
+//! Owns: where a block ends, wherever the bytes were split, and its bound. Refuses to know:
+//! dialects.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! One event of a stream as what it says.
 //!
-//! Owns: the members of each dialect's events that are looked at, and what has to be kept between two
-//! of them: calls, choices, usage. Refuses to know: lines and blocks.
+//! Owns: the members of each dialect's events that are looked at, and what has to be kept between
+//! two of them: calls, choices, usage. Refuses to know: lines and blocks.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -1,5 +1,5 @@
-//! Owns: streams as each client gets them: passed on, translated, taken up by another provider, ended
-//! by us.
+//! Owns: streams as each client gets them: passed on, translated, taken up by another provider,
+//! ended by us.
 
 use bytes::BytesMut;
 use dialect::ai::{Api, BadStream, Event, Finish, Part, StreamWriter};

@@ -1,7 +1,7 @@
 //! The connection to a mail server, as the library takes it.
 //!
-//! Owns: `STARTTLS`, and that the library finds a greeting on a connection on which it has been said
-//! already. Refuses to know: everything that comes after.
+//! Owns: `STARTTLS`, and that the library finds a greeting on a connection on which it has been
+//! said already. Refuses to know: everything that comes after.
 
 use std::io;
 use std::net::SocketAddr;
@@ -46,8 +46,8 @@ pub(super) fn socket(stream: &Stream) -> &TcpStream {
     }
 }
 
-/// Makes a connection secure, or says what came of the attempt. Nothing but our own name has been said in
-/// clear text.
+/// Makes a connection secure, or says what came of the attempt. Nothing but our own name has been
+/// said in clear text.
 pub(super) async fn secure(
     stream: Stream,
     hello: &ClientId,

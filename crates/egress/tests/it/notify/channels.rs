@@ -88,16 +88,20 @@ async fn a_webhook_is_signed_over_its_body_and_has_a_key_for_repeats() {
 
 #[tokio::test]
 async fn an_answer_says_what_became_of_the_notice() {
-    for (said, expected) in [
-        ("401 Unauthorized", Delivery::Refused { why: "it refuses the credentials" }),
-        ("404 Not Found", Delivery::Refused { why: "there is nothing at its address" }),
-        ("500 Internal Server Error", LATER),
-        ("503 Service Unavailable", LATER),
-        ("504 Gateway Timeout", Delivery::Unknown),
+    let (key, address) = ("it refuses the credentials", "there is nothing at its address");
+    for (said, expected, why) in [
+        ("401 Unauthorized", Delivery::Refused { why: key }, key),
+        ("404 Not Found", Delivery::Refused { why: address }, address),
+        ("500 Internal Server Error", LATER, "it answers with an error of its own"),
+        ("503 Service Unavailable", LATER, "it answers with an error of its own"),
+        ("504 Gateway Timeout", Delivery::Unknown, "what stands before it has no answer of it"),
     ] {
-        let (server, heard) = hearing(vec![answer(said, "ok")]).await;
+        let (server, heard) = hearing(vec![answer(said, KEY)]).await;
         for kind in [slack(&server), webhook(&server), telegram(&server), pagerduty(&server)] {
-            assert_eq!(deliver(&one(kind)).await, expected, "{said}");
+            let channels = one(kind);
+            assert_eq!(channels.why("c"), None, "nothing was told");
+            assert_eq!(deliver(&channels).await, expected, "{said}");
+            assert_eq!(channels.why("c"), Some(why), "{said}");
         }
         assert_eq!(heard.all().len(), 4, "one attempt is one request");
     }
@@ -125,9 +129,11 @@ async fn a_channel_has_a_rate_of_its_own() {
         ChannelConfig::new("other", slack(&server)),
     ]);
     assert_eq!(deliver(&channels).await, delivered(None));
+    assert_eq!(channels.why("c"), None);
     let Delivery::Retry { after: Some(after) } = deliver(&channels).await else {
         panic!("one a second");
     };
+    assert_eq!(channels.why("c"), Some("its rate is used up, or it has asked for a pause"));
     assert!(after <= Duration::from_secs(1), "{after:?}");
     assert_eq!(channels.deliver("other", &notice()).await, delivered(None));
     assert_eq!(heard.all().len(), 2);
@@ -137,7 +143,9 @@ async fn a_channel_has_a_rate_of_its_own() {
 async fn what_was_not_sent_may_be_sent_again() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = secret(format!("http://{free}/hook"));
-    assert_eq!(deliver(&one(ChannelKind::Slack { url })).await, LATER);
+    let channels = one(ChannelKind::Slack { url });
+    assert_eq!(deliver(&channels).await, LATER);
+    assert_eq!(channels.why("c"), Some("it cannot be reached"));
 }
 
 #[tokio::test]

@@ -26,8 +26,8 @@ fn mail(port: u16) -> MailConfig {
     }
 }
 
-/// What a server says to each command, by how the command begins; `.` is the end of a mail. An empty
-/// reply ends the connection, and `…` is none, for good.
+/// What a server says to each command, by how the command begins; `.` is the end of a mail. An
+/// empty reply ends the connection, and `…` is none, for good.
 type Script = &'static [(&'static str, &'static str)];
 
 const USUAL: Script = &[
