@@ -21,10 +21,10 @@ use crate::outbox::Outbox;
 /// Lines that wait for the writer.
 const QUEUE_LINES: usize = 8192;
 /// Lines that one write carries at most, so that a flush is not held up by an endless batch.
-const BATCH_LINES: usize = 512;
+const BATCH_LINES: usize = 2048;
 /// The writer's rest after a batch. Callers then fill the queue without waking it for each line,
-/// which would cost them a system call.
-const REST: Duration = Duration::from_millis(2);
+/// which would cost them a system call, and the machine more than the line itself.
+const REST: Duration = Duration::from_millis(10);
 /// How often the path is compared with the open file.
 const ROTATION_CHECK: Duration = Duration::from_secs(1);
 /// How long a flush waits for a writer whose disk or pipe is stuck.
