@@ -185,10 +185,13 @@ async fn serve(
 async fn begin(
     live: &Arc<Live>,
     settings: &Settings,
-    Prepared { rules, providers, watch, bodies, gaps: _ }: Prepared,
+    Prepared { rules, providers, watch, bodies, gaps }: Prepared,
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
+    for gap in gaps {
+        tracing::warn!(event = "oncall_gap", %gap, "{gap}");
+    }
     let metrics = Arc::new(Metrics::new()?);
     let Providers { models, mut dependencies } = providers;
     let policy = egress_policy(settings);
@@ -433,8 +436,10 @@ pub(crate) fn prepare(settings: &Settings) -> anyhow::Result<Prepared> {
     let channels: Vec<&str> = channels.iter().map(|name| &**name).collect();
     // Where nothing is set up, that is all there is to say.
     let gaps = if channels.is_empty() { Vec::new() } else { rules.oncall().gaps(&channels) };
+    let shown = watch.shown();
+    let shown: Vec<&str> = shown.iter().map(|name| &**name).collect();
     // A step that would tell nobody is no step.
-    let rules = Arc::new(rules.with_channels(&channels));
+    let rules = Arc::new(rules.with_channels(&channels, &shown));
     let bodies = rules_file::read(settings)?;
     Ok(Prepared { rules, providers, watch, bodies, gaps })
 }

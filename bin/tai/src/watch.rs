@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use egress::{ChannelConfig, ChannelKind, Channels, MailConfig, MailSecurity};
-use engine::notify::Courier;
+use engine::notify::{ChannelFacts, Courier};
 use serde::Deserialize;
 use settings::{Secret, Settings};
 
@@ -29,6 +29,12 @@ impl Watch {
     /// The names of the channels, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         self.channels.channels().into_iter().map(|facts| facts.name).collect()
+    }
+
+    /// The names of those that wake nobody.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        let facts = self.channels.channels().into_iter().filter(ChannelFacts::shows_states);
+        facts.map(|facts| facts.name).collect()
     }
 }
 

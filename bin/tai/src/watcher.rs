@@ -181,9 +181,11 @@ fn prepare(
 ) -> anyhow::Result<Parts> {
     let text = |name: &str| variable(name)?.into_string().ok();
     let channels = watch::channels(settings, &text)?;
-    let names: Vec<String> = channels.channels().into_iter().map(|facts| facts.name).collect();
-    let set_up: Vec<&str> = names.iter().map(String::as_str).collect();
-    let rules = serve::catalogue(settings)?.with_channels(&set_up);
+    let facts = channels.channels();
+    let set_up: Vec<&str> = facts.iter().map(|facts| &*facts.name).collect();
+    let shown = facts.iter().filter(|facts| facts.shows_states());
+    let shown: Vec<&str> = shown.map(|facts| &*facts.name).collect();
+    let rules = serve::catalogue(settings)?.with_channels(&set_up, &shown);
     let hook = |name: &str| {
         let url = variable(name).map(|url| url.into_string().ok().context("is not text"));
         url.transpose()

@@ -121,7 +121,8 @@ pub struct Group {
     pub batch: Batch,
     /// Who waits.
     pub waiting: Vec<Waiting>,
-    /// False while nobody in it waits but for the record's sake: it may wait for company.
+    /// False while nobody in it waits but for the record's sake, and nothing is to be performed: it
+    /// may wait for company.
     pub hurries: bool,
     /// What to perform afterwards.
     pub jobs: Vec<Job>,

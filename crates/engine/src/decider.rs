@@ -276,7 +276,8 @@ impl<'a> Decider<'a> {
             Reply::Nothing | Reply::Refused(_) => self.may_be_lost(states, &stream),
             Reply::NotLoaded(_) | Reply::Again => false,
         };
-        group.hurries |= waits && !is_patient(&work.command);
+        let is_patient = is_patient(&work.command) && group.jobs.is_empty();
+        group.hurries |= waits && !is_patient;
         answer_with(group, Waiting { stream, reply, answer, since }, waits);
     }
 

@@ -139,7 +139,9 @@ fn done(rule: &str, view: &View<'_>, detail: &str, is_public: bool) -> String {
         "incident.join" => format!("also fires: {detail}"),
         "incident.grade" => format!("graded {}", meta("severity")),
         "incident.reroute" => format!("{} cannot be reached", meta("unreachable")),
-        "incident.recovered" if detail.is_empty() => "no alert fires any more".to_owned(),
+        "incident.recovered" if is_public || detail.is_empty() => {
+            "no alert fires any more".to_owned()
+        }
         "incident.recovered" => format!("no alert fires any more: {detail}"),
         _ => detail.to_owned(),
     }

@@ -33,8 +33,11 @@ pub struct Policy {
     update_tell: Audience,
     fallback: Audience,
     rota: Rota,
-    /// Every channel that is set up; of a policy as it is written, every one that it names.
-    set_up: Vec<String>,
+    /// Every channel that is set up and wakes somebody; of a policy as it is written, every one
+    /// that it names.
+    waking: Vec<String>,
+    /// Channels that show how things stand, and wake nobody.
+    shown: Vec<String>,
     /// Component, and what it directly depends on.
     depends: Vec<(String, Vec<String>)>,
 }
@@ -213,17 +216,22 @@ impl Policy {
             update_tell: audience(section, "update_tell")?,
             fallback: audience(section, "fallback")?,
             rota,
-            set_up: named.channels,
+            waking: named.channels,
+            shown: Vec::new(),
             depends: lists(&section.section("depends")?)?,
         })
     }
 
-    /// The same policy where only these channels are set up. A step that would tell nobody is
-    /// skipped at once: the ones behind it move up by the delay that it would have waited.
-    pub(crate) fn with_channels(mut self, set_up: &[&str]) -> Policy {
+    /// The same policy where only these channels are set up; `shown` are those of them that show
+    /// how things stand and wake nobody. A step that would tell nobody is skipped at once: the ones
+    /// behind it move up by the delay that it would have waited. Where none is left of a ladder all
+    /// channels that wake somebody are its one step.
+    pub(crate) fn with_channels(mut self, set_up: &[&str], shown: &[&str]) -> Policy {
         let keep = |told: &mut Audience| told.channels.retain(|name| set_up.contains(&&**name));
         self.rota.keep(set_up);
-        self.set_up = set_up.iter().map(|name| (*name).to_owned()).collect();
+        let waking = set_up.iter().filter(|name| !shown.contains(name));
+        self.waking = waking.map(|name| (*name).to_owned()).collect();
+        self.shown = shown.iter().map(|name| (*name).to_owned()).collect();
         keep(&mut self.update_tell);
         keep(&mut self.fallback);
         for ladder in &mut self.ladders {
@@ -236,6 +244,12 @@ impl Policy {
                     _ if step.tell.is_empty() => {}
                     _ => kept.push(Step { after_s: step.after_s - early_s, ..step }),
                 }
+            }
+            if let (true, false, Some(first)) =
+                (kept.is_empty(), self.waking.is_empty(), ladder.first())
+            {
+                let tell = Audience { channels: self.waking.clone(), ..Audience::default() };
+                kept.push(Step { tell, ..first.clone() });
             }
             *ladder = kept;
         }
@@ -289,7 +303,7 @@ impl Policy {
     }
 
     /// Whom a ladder calls whose steps from `before` on call nobody: those of the last step before
-    /// them that calls anybody, else every channel that is set up.
+    /// them that wakes anybody, else every channel that does.
     pub(crate) fn stand_in(
         &self,
         severity: Severity,
@@ -299,16 +313,19 @@ impl Policy {
     ) -> Called {
         let earlier = self.ladder(severity).iter().take(before).rev();
         let mut called = earlier.map(|step| self.call(&step.tell, overrides, now));
-        match called.find(|called| !called.calls_nobody()) {
+        let is_shown = |name: &String| self.shown.contains(name);
+        let wakes =
+            |called: &Called| !called.calls_nobody() && !called.channels.iter().all(is_shown);
+        match called.find(wakes) {
             Some(called) => Called { stand_in: Some(StandIn::Before), ..called },
             None => self.everybody(),
         }
     }
 
-    /// Every channel that is set up, in place of nobody.
+    /// Every channel that wakes somebody, in place of nobody.
     pub(crate) fn everybody(&self) -> Called {
         let stand_in = Some(StandIn::All);
-        Called { channels: self.set_up.clone(), stand_in, ..Called::default() }
+        Called { channels: self.waking.clone(), stand_in, ..Called::default() }
     }
 
     /// The channels of each step of a ladder as they are at `now`, where nobody acknowledges and

@@ -153,10 +153,11 @@ impl Rules {
         &self.oncall
     }
 
-    /// The same rules where only these channels are set up.
+    /// The same rules where only these channels are set up; `shown` are those of them that show how
+    /// things stand and wake nobody.
     #[must_use]
-    pub fn with_channels(mut self, channels: &[&str]) -> Rules {
-        self.oncall = self.oncall.with_channels(channels);
+    pub fn with_channels(mut self, channels: &[&str], shown: &[&str]) -> Rules {
+        self.oncall = self.oncall.with_channels(channels, shown);
         self
     }
 

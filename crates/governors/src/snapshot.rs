@@ -14,7 +14,7 @@ use crate::notices::NoticesState;
 use crate::state::{Keys, LiveState, StreamState, SystemState, TenantState};
 
 /// Raised whenever a state of the same receipts would be written differently.
-const SNAPSHOT_FORMAT: u32 = 4;
+const SNAPSHOT_FORMAT: u32 = 5;
 
 #[derive(Serialize)]
 struct Written<'a> {

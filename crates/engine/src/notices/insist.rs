@@ -3,9 +3,10 @@
 //! Owns: the pauses between tries, and what makes a notice needless: only such a one is ever given
 //! up. Refuses to know: how a channel is asked, and how the end of an attempt is sealed.
 //!
-//! A page that is lost is worse than a channel that is asked for ever. So a notice is tried until
-//! the far side has taken it, unless something newer on the channel says it better, or another
-//! channel that reaches people has taken the same step.
+//! A page that is lost is worse than a channel that is asked for ever. So a page is tried until the
+//! far side has taken it, unless something newer on the channel says it better, another page waits
+//! behind it, or another channel that reaches people has taken the same step. What calls nobody is
+//! news: for a day, and not once it may have been heard three times.
 
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) const TRIES_MAX: u32 = 10;
 /// The age from which on a needless notice is given up however often it was tried: a far side that
 /// asks for long pauses, or a service that was down.
 pub(super) const AGE_MAX_S: i64 = 15 * 60;
+/// How long what calls nobody is news.
+const NEWS_MAX_S: i64 = 24 * 60 * 60;
 /// Pages of receipts that are looked through for what stands behind a notice. What is further away
 /// makes nothing needless.
 const PAGES_MAX: usize = 64;
@@ -78,6 +81,13 @@ impl Teller {
         stored: &Stored,
         is_unsure: bool,
     ) -> Result<bool, Refused> {
+        let is_stale = View::scan(&stored.core).is_ok_and(|view| {
+            let is_old = view.at.plus_secs(NEWS_MAX_S) <= self.engine.clock().now();
+            !is_page(&view) && (is_unsure || is_old)
+        });
+        if is_stale {
+            return Ok(true);
+        }
         let state = self.notices(place).await?;
         Ok(self.is_taken(&state, stored)
             || self.stands_behind(place, stored, is_unsure, Some(&state)).await?)
@@ -94,9 +104,9 @@ impl Teller {
     }
 
     /// Looks through what stands behind a notice. A page is outpaced by another one of its
-    /// incident, and by its end; anything else by all that is newer of its incident. What the
-    /// channel may have taken more than once must not hold up the pages of other incidents. Where
-    /// there is a `state`, it is enough that others were told in the place of the channel.
+    /// incident, and by its end; anything else by all that is newer of its incident. Nothing holds
+    /// up the pages of other incidents: whoever hears one of them looks. Where there is a `state`,
+    /// it is enough that others were told in the place of the channel.
     async fn stands_behind(
         &self,
         place: &Place,
@@ -123,7 +133,7 @@ impl Teller {
                 let is_end = view.rule.is_some_and(|rule| rule.is("incident.resolve"));
                 match is_its {
                     true => may_be_any || is_end || is_page(&view),
-                    false => is_unsure && is_page(&view),
+                    false => is_page(&view),
                 }
             });
             let Some(last) = page.last().filter(|_| !is_enough && page.len() == LOOK_MAX) else {

@@ -54,13 +54,19 @@ impl Engine {
             "pagerduty" | "alertmanager" => &[news, NoticeKind::Resolved],
             _ => &[news],
         };
-        let mut delivery = Delivery::Unknown;
+        let mut delivery = None;
         for kind in kinds {
-            delivery = courier.deliver(name, &notice(name, *kind, at)).await;
-            if !matches!(delivery, Delivery::Delivered { .. }) {
+            let made = courier.deliver(name, &notice(name, *kind, at)).await;
+            // What may have been taken is closed as well.
+            let is_left = matches!(made, Delivery::Delivered { .. } | Delivery::Unknown);
+            if matches!(delivery, None | Some(Delivery::Delivered { .. })) {
+                delivery = Some(made);
+            }
+            if !is_left {
                 break;
             }
         }
+        let delivery = delivery.unwrap_or(Delivery::Unknown);
         let (outcome, why) = (short(&delivery), why(&**courier, name, &delivery));
         let change =
             NoticeChange::Tested { channel: name.to_owned(), outcome, why: why.map(str::to_owned) };

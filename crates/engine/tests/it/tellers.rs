@@ -128,8 +128,8 @@ async fn the_only_page_is_tried_until_it_is_taken_or_something_newer_stands_behi
         (Some(on(acknowledge)), &["pagerduty"], kept(1)),
         (Some(on(grade)), &["pagerduty"], given_up()),
         (Some(on(resolve)), &["pagerduty"], given_up()),
-        // Not of its incident: it waits.
-        (Some(declare("two", "mail")), &["pagerduty"], kept(1)),
+        // Whoever hears of another one looks.
+        (Some(declare("two", "mail")), &["pagerduty"], given_up()),
     ] {
         let post = Post::new(kinds);
         post.answers("pagerduty", &vec![LATER; 12], DELIVERED);
@@ -147,6 +147,23 @@ async fn the_only_page_is_tried_until_it_is_taken_or_something_newer_stands_behi
         running.end(&world).await;
         verify(&world.store);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_may_have_been_heard_three_times_is_told_no_more() {
+    let post = Post::new(&["slack"]);
+    let world = world(&post);
+    let running = world.start();
+    begun(&world, 1).await;
+    running.decide(stream(), declare("one", "http")).await;
+    eventually("it is told", || outcomes(&*world.store, "slack").len() == 1).await;
+    post.answers("slack", &[], Delivery::Unknown);
+    running.decide(stream(), say(1, "news")).await;
+    in_minutes("it is given up", || outcomes(&*world.store, "slack").len() == 4).await;
+    let expected = ["delivered", "unknown", "unknown", "given_up"];
+    assert_eq!(outcomes(&*world.store, "slack"), expected);
+    running.end(&world).await;
+    verify(&world.store);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,6 +242,9 @@ async fn what_is_old_and_needless_is_given_up_before_its_tenth_try() {
     in_minutes("it is given up", is_over).await;
     let tries = outcomes(&*world.store, "slack").len();
     assert!(tries < 10, "by its age: {tries}");
+    post.answers("slack", &[], DELIVERED);
+    let is_told = || outcomes(&*world.store, "slack").iter().any(|word| word == "delivered");
+    in_minutes("what stands behind it is told", is_told).await;
     running.end(&world).await;
     verify(&world.store);
 }

@@ -31,7 +31,7 @@ impl Desk {
         let stream = engine::incidents::stream();
         let channels = ["slack", "statuspage", "pagerduty"];
         Desk {
-            rules: Rules::builtin().unwrap().with_channels(&channels),
+            rules: Rules::builtin().unwrap().with_channels(&channels, &[]),
             state: StreamState::empty(&stream),
             stream,
             head: StreamHead::EMPTY,

@@ -182,13 +182,19 @@ fn attach(
 
 /// False where another instance has said the same.
 fn is_news(state: &IncidentsState, incident: &Incident, change: &AlertChange) -> bool {
+    let case = case_of(&change.key, change.instance.as_deref());
     let is_same = |held: &Alert| {
-        held.rule == change.rule
-            && held.component == change.component
-            && held.instance.is_some()
+        held.instance.is_some()
             && held.instance != change.instance
+            && case_of(&held.key, held.instance.as_deref()) == case
     };
     !state.alerts_of(incident.number).any(is_same)
+}
+
+/// The key without the instance. Of two that were cut it is never the same, and both are told.
+fn case_of(key: &str, instance: Option<&str>) -> String {
+    let label = format!("instance=\"{}\"", instance.unwrap_or_default());
+    key.replacen(&label, "", 1).replacen("{,", "{", 1).replacen(",,", ",", 1).replacen(",}", "}", 1)
 }
 
 /// With what the alert says.

@@ -13,7 +13,7 @@ const LANE: LaneId = LaneId([0, 0, 0, 7, 1, 2, 3, 4]);
 
 fn chain() -> Chain {
     let mut chain = Chain::new(limits::STREAM_INCIDENTS);
-    chain.rules = chain.rules.with_channels(&["slack", "pagerduty"]);
+    chain.rules = chain.rules.with_channels(&["slack", "pagerduty"], &[]);
     chain
 }
 

@@ -61,7 +61,7 @@ const STEPS: &str = r#"
 
 fn chain(steps: &str) -> Chain {
     let mut chain = Chain::new(limits::STREAM_INCIDENTS);
-    chain.rules = Rules::parse(&catalogue(steps)).unwrap().with_channels(&CHANNELS);
+    chain.rules = Rules::parse(&catalogue(steps)).unwrap().with_channels(&CHANNELS, &[]);
     chain
 }
 
@@ -261,13 +261,37 @@ fn where_nobody_of_a_ladder_is_on_call_every_channel_is_told() {
 }
 
 #[test]
+fn whoever_stands_in_wakes_somebody_and_so_does_what_is_left_of_a_ladder() {
+    let steps = r#"{ after_s = 0, tell = ["chat"] }, { after_s = 60, tell = ["silent"] },"#;
+    for (set_up, shown, told, then) in [
+        (["slack", "mail"], &[] as &[&str], "slack", vec![(60, "slack")]),
+        // What only shows how things stand wakes nobody.
+        (["slack", "mail"], &["slack"], "slack", vec![(60, "mail")]),
+        // Nothing of the ladder is set up.
+        (["page", "mail"], &["page"], "mail", vec![]),
+        (["page", "mail"], &[], "page,mail", vec![]),
+    ] {
+        let mut chain = Chain::new(limits::STREAM_INCIDENTS);
+        let steps =
+            if set_up[0] == "slack" { steps } else { &steps[..steps.find("}").unwrap() + 2] };
+        chain.rules = Rules::parse(&catalogue(steps)).unwrap().with_channels(&set_up, shown);
+        let what = format!("{set_up:?} {shown:?}");
+        assert_eq!(opening(&mut chain, 0).0, told, "{what}");
+        let passed = pass(&mut chain, 900);
+        let paged = pages(&passed);
+        let paged: Vec<_> = paged.iter().map(|(at, told)| (*at, &**told)).collect();
+        assert_eq!(paged, then, "{what}");
+    }
+}
+
+#[test]
 fn an_override_by_whom_no_channel_reaches_counts_for_nothing() {
     let mut chain = chain(STEPS);
     chain.act(START, &add("primary", "cyd", 0, 600));
     assert_eq!(on_call(&chain, "primary", 0).as_deref(), Some("cyd"));
     // Another catalogue, or a channel less.
     let channels = CHANNELS.map(|name| if name == "phone-cyd" { "mail" } else { name });
-    chain.rules = Rules::parse(&catalogue(STEPS)).unwrap().with_channels(&channels);
+    chain.rules = Rules::parse(&catalogue(STEPS)).unwrap().with_channels(&channels, &[]);
     assert_eq!(on_call(&chain, "primary", 0).as_deref(), Some("bob"));
 }
 
@@ -275,7 +299,7 @@ fn an_override_by_whom_no_channel_reaches_counts_for_nothing() {
 fn where_no_fallback_is_there_every_other_channel_stands_in() {
     let mut chain = Chain::new(limits::STREAM_INCIDENTS);
     let text = catalogue(STEPS).replacen("fallback = [\"primary\"]", "fallback = [\"nobody\"]", 1);
-    chain.rules = Rules::parse(&text).unwrap().with_channels(&["slack", "phone-bob"]);
+    chain.rules = Rules::parse(&text).unwrap().with_channels(&["slack", "phone-bob"], &[]);
     opening(&mut chain, 0);
     let lost = on(1, IncidentDeed::Unreachable { channel: "phone-bob".to_owned() });
     let (Decision::Seal(sealing), _) = chain.act(START.plus_secs(9), &lost) else { panic!() };

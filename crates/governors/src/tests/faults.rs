@@ -67,7 +67,7 @@ fn a_snapshot_that_does_not_fit_is_no_snapshot() {
     assert_eq!(StreamState::from_snapshot(&ops.stream, &bytes), None);
     assert_eq!(read(std::str::from_utf8(&ops.state.to_snapshot()).unwrap()), None);
     for (find, replace) in [
-        ("\"format\":4", "\"format\":3"),
+        ("\"format\":5", "\"format\":4"),
         ("\"registered\"", "\"registred\""),
         ("\"ent-1\"", "\"ent-3\""),
         ("\"ent-2\"", "\"ent-1\""),

@@ -65,7 +65,7 @@ fn incidents() -> Chain {
 
 fn incidents_with(channels: &[&str]) -> Chain {
     let mut chain = Chain::new(limits::STREAM_INCIDENTS);
-    chain.rules = chain.rules.with_channels(channels);
+    chain.rules = chain.rules.with_channels(channels, &[]);
     chain
 }
 
@@ -239,6 +239,27 @@ fn whoever_was_told_of_an_incident_hears_of_an_alert_that_joins_it_and_nobody_is
     let (decision, _) = chain.act(START.plus_secs(9), &fires("errors", Severity::Sev1, "http"));
     let Decision::Seal(sealing) = decision else { panic!("it joins") };
     assert_eq!(tell(&sealing.drafts[1]), "slack,pagerduty");
+}
+
+#[test]
+fn a_case_that_another_instance_has_told_is_not_told_again_and_another_case_is() {
+    let mut chain = incidents_with(&["slack"]);
+    let mut second = 0;
+    for (instance, key, is_told) in [
+        ("7", "ai{instance=\"7\",provider=\"openai\"}", true),
+        ("8", "ai{instance=\"8\",provider=\"openai\"}", false),
+        ("8", "ai{instance=\"8\",provider=\"anthropic\"}", true),
+        ("7", "ai{instance=\"7\",provider=\"anthropic\"}", false),
+        ("7", "ai{instance=\"7\"}", true),
+        ("8", "ai{instance=\"8\"}", false),
+    ] {
+        let Command::Alert(change) = fires(key, Severity::Sev3, "http") else { panic!() };
+        let of = AlertChange { instance: Some(instance.to_owned()), ..change };
+        second += 1;
+        let (decision, _) = chain.act(START.plus_secs(second), &Command::Alert(of));
+        let Decision::Seal(sealing) = decision else { panic!("{key} is recorded") };
+        assert_eq!(!tell(&sealing.drafts[1]).is_empty(), is_told, "{key}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::incident::MaintenancePhase;
 
 fn incidents() -> Chain {
     let mut chain = Chain::new(limits::STREAM_INCIDENTS);
-    chain.rules = chain.rules.with_channels(&["slack", "pagerduty"]);
+    chain.rules = chain.rules.with_channels(&["slack", "pagerduty"], &[]);
     chain
 }
 
