@@ -27,10 +27,14 @@ fn world(post: &Arc<Post>) -> World {
 }
 
 /// Waits until every channel is set up, so that it is told what comes.
-async fn begun(world: &World, channels: usize) {
+/// A running engine whose channels have begun.
+async fn begun(post: &Arc<Post>, channels: usize) -> (World, Running) {
+    let world = world(post);
+    let running = world.start();
     let notices = StreamName::system(limits::STREAM_NOTICES);
     let all = || crate::post::said(&*world.store, &notices).len() == channels;
     eventually("the channels have begun", all).await;
+    (world, running)
 }
 
 /// As [`eventually`], where time goes by in seconds: it is paused, so that a sleep waits for nobody
@@ -50,9 +54,7 @@ fn titles(told: &[Notice]) -> Vec<&str> {
 #[tokio::test(start_paused = true)]
 async fn an_idle_channel_looks_once_a_minute() {
     let post = Post::new(&["slack"]);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     let looks = || world.store.looks.load(Ordering::SeqCst);
     let within = |secs: u64| async move {
         let before = looks();
@@ -71,9 +73,7 @@ async fn an_idle_channel_looks_once_a_minute() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_to_be_told_wakes_its_channel() {
     let post = Post::new(&["slack"]);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     let since = Instant::now();
     for nth in 1..=5 {
         let command = if nth == 1 { declare("one", "http") } else { say(1, "news") };
@@ -90,9 +90,7 @@ async fn what_is_to_be_told_wakes_its_channel() {
 async fn a_notice_that_is_never_taken_is_given_up_where_another_channel_has_taken_it() {
     let post = Post::new(&["slack", "pagerduty"]);
     post.answers("pagerduty", &vec![LATER; 10], DELIVERED);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 2).await;
+    let (world, running) = begun(&post, 2).await;
     running.decide(stream(), declare("one", "http")).await;
     running.decide(stream(), declare("two", "mail")).await;
     in_minutes("the second one is told", || outcomes(&*world.store, "pagerduty").len() == 11).await;
@@ -133,9 +131,7 @@ async fn the_only_page_is_tried_until_it_is_taken_or_something_newer_stands_behi
     ] {
         let post = Post::new(kinds);
         post.answers("pagerduty", &vec![LATER; 12], DELIVERED);
-        let world = world(&post);
-        let running = world.start();
-        begun(&world, kinds.len()).await;
+        let (world, running) = begun(&post, kinds.len()).await;
         running.decide(stream(), declare("one", "http")).await;
         let what = format!("{behind:?} {kinds:?}");
         if let Some(command) = behind {
@@ -152,9 +148,7 @@ async fn the_only_page_is_tried_until_it_is_taken_or_something_newer_stands_behi
 #[tokio::test(start_paused = true)]
 async fn news_that_may_have_been_heard_three_times_is_told_no_more() {
     let post = Post::new(&["slack"]);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     running.decide(stream(), declare("one", "http")).await;
     eventually("it is told", || outcomes(&*world.store, "slack").len() == 1).await;
     post.answers("slack", &[], Delivery::Unknown);
@@ -169,9 +163,7 @@ async fn news_that_may_have_been_heard_three_times_is_told_no_more() {
 #[tokio::test(start_paused = true)]
 async fn an_update_that_is_old_makes_way_for_the_newest_one() {
     let post = Post::new(&["slack"]);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     running.decide(stream(), declare("one", "http")).await;
     eventually("it is told", || outcomes(&*world.store, "slack").len() == 1).await;
     post.answers("slack", &vec![LATER; 12], DELIVERED);
@@ -191,9 +183,7 @@ async fn an_update_that_is_old_makes_way_for_the_newest_one() {
 async fn what_may_have_been_taken_again_and_again_waits_long_and_makes_way_for_another_page() {
     let post = Post::new(&["slack"]);
     post.answers("slack", &vec![Delivery::Unknown; 4], DELIVERED);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     running.decide(stream(), declare("one", "http")).await;
     let tries = || outcomes(&*world.store, "slack").len();
     in_minutes("it is tried three times", || tries() == 3).await;
@@ -214,9 +204,7 @@ async fn a_channel_that_asks_for_a_long_wait_is_stood_in_for_at_once() {
     let post = Post::new(&["slack", "pagerduty"]);
     let after = Some(Duration::from_secs(900));
     post.answers("pagerduty", &[Delivery::Retry { after }], DELIVERED);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 2).await;
+    let (world, running) = begun(&post, 2).await;
     running.decide(stream(), declare("one", "http")).await;
     eventually("others are told", || count(&*world.store, "incident.reroute") == 1).await;
     eventually("the first try is over", || outcomes(&*world.store, "pagerduty") == ["again"]).await;
@@ -229,9 +217,7 @@ async fn a_channel_that_asks_for_a_long_wait_is_stood_in_for_at_once() {
 async fn what_is_old_and_needless_is_given_up_before_its_tenth_try() {
     let post = Post::new(&["slack"]);
     post.answers("slack", &[], LATER);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     running.decide(stream(), declare("one", "http")).await;
     let deed = IncidentDeed::Grade { severity: Severity::Sev2 };
     running.decide(stream(), Command::Incident(IncidentChange::On { incident: 1, deed })).await;
@@ -257,9 +243,7 @@ async fn where_only_states_are_shown_the_newest_one_is_enough() {
     ] {
         let post = Post::new(&[kind]);
         post.answers(kind, &[LATER], DELIVERED);
-        let world = world(&post);
-        let running = world.start();
-        begun(&world, 1).await;
+        let (world, running) = begun(&post, 1).await;
         running.decide(stream(), declare("one", "http")).await;
         running.decide(stream(), say(1, "news")).await;
         eventually("all is settled", || outcomes(&*world.store, kind).len() == 3).await;
@@ -275,9 +259,7 @@ async fn a_notice_that_cannot_be_read_is_passed_over() {
     let post = Post::new(&["slack"]);
     // Held back, so that both are there when the channel looks.
     post.answers("slack", &[LATER], DELIVERED);
-    let world = world(&post);
-    let running = world.start();
-    begun(&world, 1).await;
+    let (world, running) = begun(&post, 1).await;
     running.decide(stream(), declare("one", "http")).await;
     running.decide(stream(), declare("two", "mail")).await;
     world.store.alter(Some(|stored| {
