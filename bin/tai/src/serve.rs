@@ -189,9 +189,7 @@ async fn begin(
     log: &Arc<LogHandle>,
     listener: TcpListener,
 ) -> anyhow::Result<Option<Arc<Applied>>> {
-    for gap in gaps {
-        tracing::warn!(event = "oncall_gap", %gap, "{gap}");
-    }
+    gaps.iter().for_each(|gap| tracing::warn!(event = "oncall_gap", %gap, "{gap}"));
     let metrics = Arc::new(Metrics::new()?);
     let Providers { models, mut dependencies } = providers;
     let policy = egress_policy(settings);
