@@ -305,7 +305,8 @@ impl Teller {
         let Due { stored, is_outdated, has_heard_more } = due;
         let is_begun = channel.next == stored.seq;
         let failures = if is_begun { channel.failures } else { 0 };
-        let is_repeat = is_begun && channel.is_unknown && !self.facts.repeats_are_known;
+        let may_double = !self.facts.repeats_are_known;
+        let unknowns = if is_begun && may_double { channel.unknowns } else { 0 };
         let read = View::scan(&stored.core).ok();
         let Some(view) = read.filter(|view| stored.is_intact(view)) else {
             self.engine.inner().ledger.progress.mark_tampered();
@@ -315,13 +316,14 @@ impl Teller {
             return Ok(Next::Turn);
         };
         let left = self.left(view.at);
-        let tried = Tried { failures, is_repeat, is_old: failures >= TRIES_MAX || left.is_zero() };
+        let is_old = failures >= TRIES_MAX || left.is_zero();
+        let tried = Tried { failures, unknowns, may_double, is_old };
         let is_outpaced = (tried.is_old || tried.is_unsure())
             && self.is_outpaced(place, &stored, tried.is_unsure()).await?;
         if !is_outpaced && self.is_quiet(stored.seq) {
             return Ok(Next::Wait(AGAIN_LAST));
         }
-        let notice = self.worded(&view, &stored, is_repeat).await;
+        let notice = self.worded(&view, &stored, unknowns > 0).await;
         let (name, seq, incident) = (self.facts.name.clone(), stored.seq, notice.incident.clone());
         let telling = Telling { channel: name, seq, incident: incident.clone() };
         let has_heard = place.is_none() && self.has_heard_in_lane(&view).await;
@@ -524,8 +526,10 @@ const fn short(delivery: &Delivery) -> TellOutcome {
 struct Tried {
     /// Those that came to nothing.
     failures: u32,
-    /// One of them may have been taken, and the far side does not recognise another one.
-    is_repeat: bool,
+    /// Those of them that may have been taken.
+    unknowns: u32,
+    /// The far side does not recognise what it has taken already.
+    may_double: bool,
     /// It was tried often, or was said long ago.
     is_old: bool,
 }
@@ -533,7 +537,7 @@ struct Tried {
 impl Tried {
     /// The far side takes the notice, it seems, and never says so.
     fn is_unsure(self) -> bool {
-        self.is_repeat && self.failures >= FAILURES_MAX
+        self.unknowns >= FAILURES_MAX
     }
 
     /// With one that has just come to an end.
@@ -541,8 +545,9 @@ impl Tried {
         let failures = self.failures.saturating_add(1);
         Tried {
             failures,
-            is_repeat: self.is_repeat && *delivery == Delivery::Unknown,
+            unknowns: self.unknowns + u32::from(self.may_double && *delivery == Delivery::Unknown),
             is_old: self.is_old || failures >= TRIES_MAX,
+            ..self
         }
     }
 }

@@ -53,8 +53,8 @@ pub struct Channel {
     pub open: Option<OpenNotice>,
     /// How often the notice at hand was tried without success.
     pub failures: u32,
-    /// Its last try may have been taken.
-    pub is_unknown: bool,
+    /// How many of these tries may have been taken.
+    pub unknowns: u32,
     /// The newest places that the far side has taken, ascending.
     #[serde(default)]
     taken: Vec<u64>,
@@ -95,7 +95,7 @@ impl Channel {
             next,
             open: None,
             failures: 0,
-            is_unknown: false,
+            unknowns: 0,
             taken: Vec::new(),
             heard: Vec::new(),
             last_taken_us: None,
@@ -201,7 +201,7 @@ impl NoticesState {
                     return Err(FoldError::SecondAttempt);
                 }
                 if place > channel.next {
-                    (channel.failures, channel.is_unknown) = (0, false);
+                    (channel.failures, channel.unknowns) = (0, 0);
                 }
                 channel.next = place;
                 channel.open = Some(OpenNotice {
@@ -222,10 +222,11 @@ impl NoticesState {
                 }
                 if outcome.is_final() {
                     channel.next = place + 1;
-                    (channel.failures, channel.is_unknown) = (0, false);
+                    (channel.failures, channel.unknowns) = (0, 0);
                 } else {
                     channel.failures = channel.failures.saturating_add(1);
-                    channel.is_unknown |= outcome == TellOutcome::Unknown;
+                    let unknown = u32::from(outcome == TellOutcome::Unknown);
+                    channel.unknowns = channel.unknowns.saturating_add(unknown);
                 }
             }
             _ => return Err(FoldError::UnknownRule),

@@ -478,7 +478,7 @@ fn a_channel_is_told_one_thing_after_the_other_and_nothing_twice() {
         assert_eq!(refused(&chain, &telling("slack", 5)), ended, "{outcome:?}");
         assert!(!refused(&chain, &telling("slack", 6)));
         let channel = chain.state.notices().unwrap().channel("slack").unwrap().clone();
-        assert_eq!(channel.is_unknown, outcome == TellOutcome::Unknown);
+        assert_eq!(channel.unknowns, u32::from(outcome == TellOutcome::Unknown));
         assert_eq!((channel.failures, channel.next), if ended { (0, 6) } else { (1, 5) });
         assert_eq!((channel.has_taken(5), channel.has_heard_of("INC-1")), (is_taken, is_taken));
         let at = Some(START.plus_secs(2).0);
