@@ -1,8 +1,8 @@
 //! Telling: what stands in `_incidents` with a `tell` goes out over its channels.
 //!
 //! Owns: the order on each channel, when one is asked again, and what is done about an attempt that
-//! nobody knows the end of. Refuses to know: how a channel is spoken to, what a
-//! notice says, and who is on call.
+//! nobody knows the end of. Refuses to know: how a channel is spoken to, what a notice says, and
+//! who is on call.
 //!
 //! While a shared store is away the same is done on the lane beside the chain; what a channel has
 //! taken there is not told again when the lane is carried over. That is known when it is, but for

@@ -192,6 +192,7 @@ pub(crate) fn until_within<T>(
             return answer;
         }
         assert!(Instant::now() < deadline, "{}: not in time", what());
+        // Another process is asked, which tells nobody when it is ready.
         std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -27,7 +27,7 @@ use crate::world::{Running, World, eventually};
 /// How often figures are looked at here.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(50);
 
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 [[alert]]
 id = "down"
 title = "A part is down"
@@ -38,8 +38,9 @@ component = "host"
 condition = "subsystem.up{subsystem=*}[1s] == 0"
 "#;
 
-fn rules() -> WatchParts {
-    let rules = runbook::Rules::parse_for(RULES, INTERVAL.as_micros() as i64).unwrap();
+/// Watching by these rules.
+pub(crate) fn watching(rules: &str) -> WatchParts {
+    let rules = runbook::Rules::parse_for(rules, INTERVAL.as_micros() as i64).unwrap();
     WatchParts { rules: Some(Arc::new(rules)), courier: None }
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn beside(first: &World, writer: u64) -> World {
     let mut world = World::new().tuned(|options| options.alert_interval = INTERVAL);
     world.store = Arc::new(first.store.beside(writer));
     world.clock = first.clock.clone();
-    world.watch = rules();
+    world.watch = watching(RULES);
     world
 }
 
@@ -137,7 +138,7 @@ pub(crate) async fn drop_dead(running: Running, world: &World) {
 async fn an_alert_of_a_key_that_is_too_long_goes_on_after_a_restart() {
     let world = {
         let mut world = World::new().tuned(|options| options.alert_interval = INTERVAL);
-        world.watch = rules();
+        world.watch = watching(RULES);
         world
     };
     let long: &'static str = Box::leak("x".repeat(300).into_boxed_str());

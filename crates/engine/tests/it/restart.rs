@@ -161,6 +161,7 @@ async fn a_restart_while_refusals_are_being_recorded_comes_to_its_end() {
         let keys = ["a", "b"].map(|key| format!("{key}-{round}"));
         let asked = running.hold_up(&world, [&keys[0], &keys[1]]).await;
         running.engine.refused_at_edge(Reason::MissingField, "/pubsub", None);
+        // Waits for nobody: the clock is paused, and moves on to where refusals are recorded.
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(running.engine.supervisor().restart("governance_sup"));
         let done = || running.restarts()["governance_sup"] == round;

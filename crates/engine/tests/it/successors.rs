@@ -12,30 +12,16 @@ use governors::{AlertPhase, IncidentStatus};
 use ledger::View;
 use types::Micros;
 
-use crate::instances::{INTERVAL, alerts, beside, drop_dead, pass, sick, until};
+use crate::instances::{RULES, alerts, beside, drop_dead, pass, sick, until, watching};
 use crate::post::count;
 use crate::world::{Running, World};
-
-/// Begins and ends slowly: after a minute, and half a minute.
-const SLOW: &str = r#"
-[[alert]]
-id = "down"
-title = "A part is down"
-message = "it is ${value}"
-severity = "sev1"
-category = "system"
-component = "host"
-condition = "subsystem.up{subsystem=*}[1s] == 0"
-for = "60s"
-hold = "30s"
-"#;
 
 /// After it an instance that is missed is gone.
 const GONE_S: i64 = 15;
 
+/// The rule begins and ends slowly here: after a minute, and half a minute.
 fn slow() -> WatchParts {
-    let rules = runbook::Rules::parse_for(SLOW, INTERVAL.as_micros() as i64).unwrap();
-    WatchParts { rules: Some(Arc::new(rules)), courier: None }
+    watching(&format!("{RULES}for = \"60s\"\nhold = \"30s\"\n"))
 }
 
 /// An instance on the ledger of `first` that watches by these rules.

@@ -16,7 +16,7 @@ use super::Service;
 use super::published::{
     Published, Publisher, assert_each_once, exported, finished, keyed, numbers, serials, undecided,
 };
-use crate::support::{assert_verified, client, get, room};
+use crate::support::{assert_verified, client, get, room, until_within};
 
 const MESSAGES: usize = 10_000;
 /// The share of the messages, in percent, at whose decision the service is killed; the emulator is
@@ -24,7 +24,6 @@ const MESSAGES: usize = 10_000;
 const KILLS_PERCENT: [u64; 3] = [15, 35, 60];
 /// From the first message to the last dead letter.
 const TIME_MAX: Duration = Duration::from_secs(420);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 const PULLED: &str = r#"tai_pubsub_messages_total{result="acked"} "#;
 
@@ -41,14 +40,8 @@ fn settings(emulator: &Emulator) -> Vec<(String, String)> {
 }
 
 /// As [`crate::support::until`], for what waits for Pub/Sub's own clocks.
-fn patiently<T>(deadline: Instant, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(POLL_INTERVAL);
-    }
+fn patiently<T>(deadline: Instant, what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    until_within(deadline.saturating_duration_since(Instant::now()), || what.to_owned(), ask)
 }
 
 fn health(service: &Service<'_>) -> Value {
